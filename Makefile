@@ -1,0 +1,47 @@
+# Every target does its own set-up. Nothing but Python 3.11+ and make is needed beforehand.
+#   make run    fine-tune, score and serve on the embedded default
+#   make test   the suite
+PYTHON ?= python3
+VENV   := .venv
+PY     := $(VENV)/bin/python
+READY  := $(VENV)/.ready
+
+.PHONY: run test test-slow check serve stop bench clean help
+.DEFAULT_GOAL := help
+
+help:           ## this list
+	@sed -n 's/^\([a-z-]*\): .*## /\1\t/p' Makefile | expand -t 12
+
+$(READY): pyproject.toml constraints.txt
+	@echo "setting up $(VENV) (once; a few minutes)"
+	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is " + sys.version) if sys.version_info < (3, 11) else 0'
+	@test -x $(PY) || $(PYTHON) -m venv $(VENV)
+	@$(PY) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt '.[dev]'
+	@rm -rf build finetune_flows.egg-info
+	@touch $(READY)
+
+run: $(READY)   ## fine-tune, score and serve on the embedded default
+	@$(PY) -m flows.finetune $(ARGS)
+
+test: $(READY)  ## the suite, under ten minutes
+	@$(PY) -m pytest --quiet --durations=5 $(ARGS)
+
+test-slow: $(READY)  ## kills, restarts, concurrency: what takes longer
+	@$(PY) -m pytest --quiet -m slow --durations=5 $(ARGS)
+
+check: $(READY) ## format, lint, types
+	@$(PY) -m ruff format --check --quiet .
+	@$(PY) -m ruff check --quiet .
+	@$(PY) -m mypy
+
+serve: $(READY) ## Prefect server, work pool, worker and every deployment; Ctrl-C ends them
+	@$(PY) -m deployments.serve
+
+stop: $(READY)  ## stop every model that is served on this machine
+	@$(PY) -m flows.teardown
+
+bench: $(READY) ## speed, side by side with the published code
+	@$(PY) -m bench.metrics
+
+clean:          ## forget the environment, the cache and the store
+	rm -rf $(VENV) .finetune
