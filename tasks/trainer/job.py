@@ -1,0 +1,226 @@
+"""What a person decides about training and decoding, and the file that asks the trainer for it.
+
+Read on both sides: by the configuration (`tasks/config.py`), which shows these fields in the UI form
+and in `--help`, and by the trainer in its process or container. Therefore standard library only.
+The string under a field is its comment, its help and its description in the form.
+
+`TrainSpec` holds everything that decides the weights and nothing that does not: where and on how many
+cores a job runs is the business of `tasks/backends/`.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+if TYPE_CHECKING:
+    Family = str
+else:
+    Family = Literal[
+        tuple(sorted(p.stem for p in Path(__file__).with_name("families").glob("[a-z]*.py")))
+    ]
+
+# Read by pydantic where the configuration is built; a plain dict, so that the trainer needs no pydantic.
+_DOCUMENTED: dict[str, Any] = {"use_attribute_docstrings": True}
+
+
+def _require(holds: bool, where: str, what: str, found: object) -> None:
+    if not holds:
+        raise ValueError(f"{where}: {what} (found {found!r})")
+
+
+@dataclass(frozen=True)
+class Lora:
+    """Low-rank adapters beside the frozen weights."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = _DOCUMENTED | {"title": "LoRA"}
+
+    kind: Literal["lora"] = "lora"
+    """Which method this is."""
+    rank: int = 16
+    """Rank of the two adapter matrices; more learns more and costs more memory."""
+    alpha: int = 32
+    """Scale of the adapter: its output is multiplied by alpha / rank."""
+    dropout: float = 0.0
+    """Share of adapter inputs dropped while training, 0 to 1."""
+
+    def __post_init__(self) -> None:
+        _require(self.rank >= 1, "rank", "must be at least 1", self.rank)
+        _require(self.alpha >= 1, "alpha", "must be at least 1", self.alpha)
+        _require(0 <= self.dropout < 1, "dropout", "must be at least 0 and below 1", self.dropout)
+
+
+@dataclass(frozen=True)
+class Full:
+    """Every weight of the base model is trained."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = _DOCUMENTED | {"title": "Full fine-tuning"}
+
+    kind: Literal["full"] = "full"
+    """Which method this is."""
+    freeze_embeddings: bool = False
+    """Leave the input embeddings as they are."""
+
+
+@dataclass(frozen=True)
+class TrainSpec:
+    """Everything that decides the weights."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = _DOCUMENTED | {"extra": "forbid"}
+
+    method: Lora | Full = field(default_factory=Lora)
+    """How the model is tuned: LoRA adapters, or all of its weights."""
+    epochs: float = 2.0
+    """Passes over the training rows; ignored when max_steps is set."""
+    max_steps: int = 0
+    """Optimizer steps; 0 lets the epochs decide."""
+    learning_rate: float = 2e-3
+    """Peak learning rate. LoRA on a tiny model: 2e-3; on 6B: 1e-4; full: 1e-5."""
+    global_batch: int = 32
+    """Rows per optimizer step, over all devices and accumulation steps."""
+    micro_batch: int = 0
+    """Rows per forward pass; 0 takes the global batch whole. Less needs less memory."""
+    warmup: float = 0.05
+    """Share of the steps in which the learning rate rises from zero, 0 to 1."""
+    decay: Literal["cosine", "linear", "constant"] = "cosine"
+    """How the learning rate falls after the warm-up."""
+    weight_decay: float = 0.0
+    """Decoupled weight decay of AdamW."""
+    clip: float = 1.0
+    """Largest gradient norm; 0 does not clip."""
+    max_prompt_tokens: int = 128
+    """Longer prompts lose tokens from their middle of the conversation, never the answer marker."""
+    max_answer_tokens: int = 256
+    """Longer answers are cut here."""
+    checkpoint_steps: int = 50
+    """Optimizer steps between two checkpoints; an interrupted run continues from the last one."""
+    dev_rows: int = 64
+    """Held-out rows on which the loss is measured at each checkpoint; 0 measures none."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Number format of the forward pass; auto is bfloat16 where the hardware has it, else float32."""
+    seed: int = 17
+    """Seed of initialisation, order and dropout."""
+
+    def __post_init__(self) -> None:
+        steps = self.max_steps > 0 or self.epochs > 0
+        _require(steps, "epochs", "must be above 0 when max_steps is 0", self.epochs)
+        _require(self.max_steps >= 0, "max_steps", "must not be negative", self.max_steps)
+        _require(self.learning_rate > 0, "learning_rate", "must be above 0", self.learning_rate)
+        _require(self.global_batch >= 1, "global_batch", "must be at least 1", self.global_batch)
+        even = self.micro_batch == 0 or (
+            self.micro_batch > 0 and self.global_batch % self.micro_batch == 0
+        )
+        _require(even, "micro_batch", "must divide global_batch", self.micro_batch)
+        _require(0 <= self.warmup < 1, "warmup", "must be at least 0 and below 1", self.warmup)
+        _require(self.clip >= 0, "clip", "must not be negative", self.clip)
+        _require(
+            self.max_prompt_tokens >= 8,
+            "max_prompt_tokens",
+            "must be at least 8",
+            self.max_prompt_tokens,
+        )
+        _require(
+            self.max_answer_tokens >= 2,
+            "max_answer_tokens",
+            "must be at least 2",
+            self.max_answer_tokens,
+        )
+        _require(
+            self.checkpoint_steps >= 1,
+            "checkpoint_steps",
+            "must be at least 1",
+            self.checkpoint_steps,
+        )
+        _require(self.dev_rows >= 0, "dev_rows", "must not be negative", self.dev_rows)
+
+
+@dataclass(frozen=True)
+class DecodeSpec:
+    """Everything that decides what a trained model answers."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = _DOCUMENTED | {"extra": "forbid"}
+
+    split: Literal["dev", "train"] = "dev"
+    """Rows to answer."""
+    rows: int = 0
+    """Only the first so many rows of the split; 0 answers all."""
+    max_new_tokens: int = 160
+    """Longest answer, in tokens."""
+    temperature: float = 0.0
+    """0 always takes the likeliest token; above 0 draws, with the seed."""
+    top_p: float = 1.0
+    """Draw only among the likeliest tokens that together reach this probability."""
+    batch_rows: int = 64
+    """Rows generated together."""
+    seed: int = 17
+    """Seed of the draws."""
+
+    def __post_init__(self) -> None:
+        _require(self.rows >= 0, "rows", "must not be negative", self.rows)
+        _require(
+            self.max_new_tokens >= 1, "max_new_tokens", "must be at least 1", self.max_new_tokens
+        )
+        _require(self.temperature >= 0, "temperature", "must not be negative", self.temperature)
+        _require(0 < self.top_p <= 1, "top_p", "must be above 0 and at most 1", self.top_p)
+        _require(self.batch_rows >= 1, "batch_rows", "must be at least 1", self.batch_rows)
+
+
+@dataclass(frozen=True)
+class Job:
+    """One order to the trainer. All paths are directories on the machine that runs it."""
+
+    action: Literal["train", "predict", "serve"]
+    family: str
+    """Which file of `families/` knows this model."""
+    base: str
+    """The base model: weights, configuration, tokenizer."""
+    base_digest: str = ""
+    """Digest of the base model; recorded with what is trained on it, instead of a path."""
+    tuned: str = ""
+    """The tuned model to predict with or to serve; empty for the base model itself."""
+    data: str = ""
+    """The dataset: `train.jsonl` and `dev.jsonl`, one `{"messages": […]}` a line."""
+    out: str = ""
+    """Where the result goes; complete when the process ends with 0."""
+    work: str = ""
+    """Survives an interruption: checkpoints, half-done predictions. Cleared by the caller at success."""
+    train: TrainSpec | None = None
+    decode: DecodeSpec | None = None
+    threads: int = 0
+    """CPU threads; 0 takes all."""
+    host: str = "127.0.0.1"
+    """serve: the address to listen on."""
+    port: int = 0
+    """serve: the port; 0 takes a free one."""
+    name: str = ""
+    """serve: the model's name in the OpenAI-style interface."""
+
+    def write(self, path: Path) -> None:
+        path.write_text(json.dumps(asdict(self), indent=2, ensure_ascii=False), encoding="utf-8")
+
+    @classmethod
+    def read(cls, path: Path) -> Job:
+        fields = json.loads(path.read_text(encoding="utf-8"))
+        fields["train"] = train_spec(fields["train"]) if fields.get("train") else None
+        fields["decode"] = DecodeSpec(**fields["decode"]) if fields.get("decode") else None
+        return cls(**fields)
+
+
+METHODS: dict[str, type[Lora | Full]] = {"lora": Lora, "full": Full}
+
+
+def train_spec(fields: dict[str, Any]) -> TrainSpec:
+    """Build a `TrainSpec` from its JSON form."""
+    method = dict(fields["method"])
+    return TrainSpec(**{**fields, "method": METHODS[method["kind"]](**method)})
+
+
+# How the trainer's process ends; `tasks/backends/` turns these into exceptions.
+EXIT_CONFIG = 64
+"""The job cannot work as asked: the last `[error]` line says why."""
+EXIT_DATA = 65
+"""A record is malformed: the last `[error]` line names it."""
+EXIT_INTERRUPTED = 75
+"""Stopped by a signal after saving a checkpoint: run it again to continue."""
