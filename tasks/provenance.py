@@ -1,0 +1,42 @@
+"""How an artifact was made: what goes into its record beside its bytes, and never into its digest."""
+
+from __future__ import annotations
+
+import datetime
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from prefect.runtime import flow_run
+from pydantic import BaseModel
+
+from tasks.artifacts import Artifact
+
+_PACKAGES = ("prefect", "torch", "transformers", "peft", "jieba", "rapidfuzz")
+
+
+def made(step: str, *inputs: Any) -> dict[str, Any]:
+    """Describe a step's call: its inputs by value or digest, versions, run and time."""
+    return {
+        "step": step,
+        "inputs": [_plain(value) for value in inputs],
+        "versions": {"python": platform.python_version()} | _versions(),
+        "flow_run": flow_run.id,
+        "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    }
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Artifact):
+        return value.identity()
+    return value.model_dump() if isinstance(value, BaseModel) else vars(value)
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for package in _PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
