@@ -1,0 +1,110 @@
+"""Publish: the pages of a run in the Prefect UI.
+
+Artifacts of the UI belong to a run, not to a result: they are made anew each time, also when every step before was
+served from the cache. What the pages say is decided in `reports/`; this file reads the artifacts and hands them over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from prefect.artifacts import create_link_artifact, create_markdown_artifact
+
+from tasks import store
+from tasks.artifacts import Dataset, Model, Predictions, Scores, Verdict
+from tasks.config import FinetuneConfig
+from tasks.evaluation import read
+from tasks.metrics import attributes
+from tasks.reports import data as data_report
+from tasks.reports import evaluation as evaluation_report
+from tasks.reports import training as training_report
+from tasks.reports.pictures import Point
+from tasks.steps import step
+from tasks.trainer.job import TrainSpec
+
+
+@step(cached=False, vital=False)
+def publish(
+    data: Dataset,
+    model: Model,
+    answers: dict[str, Predictions],
+    scores: dict[str, Scores],
+    verdict: Verdict,
+    config: FinetuneConfig,
+) -> None:
+    """Write the pages: data card, training curve, scores, answers side by side, links to the files."""
+    create_markdown_artifact(data_card(data), key="data-card", description="What was trained on")
+    create_markdown_artifact(
+        training_page(model, config.train),
+        key="training-curve",
+        description="How the training went",
+    )
+    create_markdown_artifact(
+        evaluation_report.score_table(scores, verdict, config.metrics.confidence),
+        key="scores",
+        description=f"Verdict: {verdict.outcome}",
+    )
+    create_markdown_artifact(
+        side_by_side(answers, scores["tuned"]),
+        key="side-by-side",
+        description="Prompts with the answers before and after",
+    )
+    for key, artifact in (
+        ("files-dataset", data),
+        ("files-model", model),
+        ("files-answers", answers["tuned"]),
+        ("files-scores", scores["tuned"]),
+    ):
+        folder = store.resolve(artifact.uri)
+        create_link_artifact(folder.as_uri(), key=key, link_text=artifact.uri)
+
+
+def data_card(data: Dataset) -> str:
+    """Return the page of a dataset, in markdown."""
+    splits = {split: data_report.look(_rows(data, split)) for split in data.records}
+    return data_report.data_card(data.format, splits)
+
+
+def _rows(data: Dataset, split: str) -> Iterator[data_report.Row]:
+    for record in read(data, f"{split}.jsonl"):
+        prompt, answer = record["messages"][-2:]
+        yield data_report.Row(prompt["content"], answer["content"])
+
+
+def training_page(model: Model, spec: TrainSpec) -> str:
+    """Return the page of a training, in markdown."""
+    points = [
+        Point(row["step"], row.get("loss"), row.get("dev_loss"))
+        for row in read(model, "metrics.jsonl")
+    ]
+    return training_report.training_page(points, spec)
+
+
+def side_by_side(answers: dict[str, Predictions], scores: Scores) -> str:
+    """Return the page that shows answers beside each other, in markdown."""
+    return evaluation_report.side_by_side(rows_side_by_side(answers, scores))
+
+
+def rows_side_by_side(
+    answers: dict[str, Predictions], scores: Scores
+) -> list[evaluation_report.Answer]:
+    """Return each answered row with what the tuned and the base model said."""
+    tuned = read(answers["tuned"], "predictions.jsonl")
+    base = read(answers["base"], "predictions.jsonl")
+    measured = read(scores, "scores.jsonl")
+    return [_answer(*row) for row in zip(tuned, base, measured, strict=True)]
+
+
+def _answer(
+    tuned: dict[str, Any], base: dict[str, Any], measured: dict[str, float]
+) -> evaluation_report.Answer:
+    prompt = tuned["prompt"][-1]["content"]
+    return evaluation_report.Answer(
+        prompt=prompt,
+        reference=tuned["reference"],
+        tuned=tuned["prediction"],
+        base=base["prediction"],
+        scores=measured,
+        missed=attributes.missed(prompt, tuned["prediction"]),
+    )
