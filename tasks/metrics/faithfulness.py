@@ -1,0 +1,124 @@
+"""Whether answers say what their prompts ask for, and what else the protocol's scores do not see.
+
+Overlap scores barely tell a faithful answer from a fluent one: the nearest training answer scores
+like a second human, and says half of what was asked. Measured on 535 dev rows of AdvertiseGen:
+
+|               | references | nearest training answer | random training answer |
+| ------------- | ---------- | ----------------------- | ---------------------- |
+| coverage      | 0.86       | 0.52                    | 0.11                   |
+| contradiction | 0.14       | 0.64                    | 0.89                   |
+
+Both exist only for prompts of `attributes.py`. Coverage alone is won by writing the attributes out,
+so `extras` puts the measures of `fluency.py` beside it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+
+from tasks.errors import DataError
+from tasks.metrics.attributes import attributes, describes_attributes
+from tasks.metrics.fluency import distinct, duplicates, length_ratio, repetition, widths_differ
+
+EXCLUSIVE = ("颜色", "材质", "领型", "长", "图案")
+"""Endings of the keys whose values exclude each other: colour, fabric, collar, length, pattern.
+
+Further keys, such as style, are open: an answer may add to them without contradicting anything.
+"""
+
+
+def extras(
+    prompts: Sequence[str],
+    predictions: Sequence[str],
+    references: Sequence[str],
+    finishes: Sequence[str],
+) -> dict[str, float]:
+    """Measure answers beside the protocol: shares from 0 to 1, but for the length ratio.
+
+    | key                  | meaning                                                              |
+    | -------------------- | -------------------------------------------------------------------- |
+    | `attribute_coverage` | of the attribute values asked for, those that their answer says      |
+    | `contradiction`      | answers that name a colour, fabric, … which their prompt does not    |
+    | `distinct_4`         | different character 4-grams of all answers, of all their 4-grams     |
+    | `repetition`         | character 4-grams that the same answer said before, of all 4-grams   |
+    | `length_ratio`       | characters of all answers over those of all references               |
+    | `duplicates`         | answers that an earlier row got as well                              |
+    | `cut`                | answers that ended at the token limit: their finish is `length`      |
+    | `width_mismatch`     | 1 when answers and references write commas of another width, else 0  |
+
+    The first two are absent when fewer than 95 % of the prompts are attributes, the second one also
+    without any exclusive attribute; the length ratio is absent when every reference is empty. For
+    what people reach, pass the references as the predictions.
+
+    Raises:
+        DataError: There are no rows, or not as many of one list as of another.
+    """
+    _check(prompts, predictions, references, finishes)
+    measured = {
+        "attribute_coverage": coverage(prompts, predictions),
+        "contradiction": contradiction(prompts, predictions),
+        "distinct_4": distinct(predictions),
+        "repetition": repetition(predictions),
+        "length_ratio": length_ratio(predictions, references),
+        "duplicates": duplicates(predictions),
+        "cut": sum(finish == "length" for finish in finishes) / len(finishes),
+        "width_mismatch": float(widths_differ(predictions, references)),
+    }
+    return {key: value for key, value in measured.items() if value is not None}
+
+
+def coverage(prompts: Sequence[str], answers: Sequence[str]) -> float | None:
+    """Return the share of all attribute values that their answers say; case is ignored."""
+    if not describes_attributes(prompts):
+        return None
+    said = asked = 0
+    for prompt, answer in zip(prompts, answers, strict=True):
+        values = {value for _, value in _folded(prompt)}
+        said += sum(value in answer.casefold() for value in values)
+        asked += len(values)
+    return said / asked
+
+
+def contradiction(prompts: Sequence[str], answers: Sequence[str]) -> float | None:
+    """Return the share of answers that name an exclusive value which their prompt does not hold.
+
+    The exclusive values are those of all prompts together. A value within a longer one does not
+    count: who writes 深蓝色 has not written 蓝色, and a prompt with 深蓝色 allows to write 蓝色.
+    """
+    if not describes_attributes(prompts):
+        return None
+    exclusive = _any_exclusive(prompts)
+    if exclusive is None:
+        return None
+    against = judged = 0
+    for prompt, answer in zip(prompts, answers, strict=True):
+        held = [value for _, value in _folded(prompt)]
+        if held:
+            judged += 1
+            named = exclusive.findall(answer.casefold())
+            against += any(not any(one in value for value in held) for one in named)
+    return against / judged
+
+
+def _folded(prompt: str) -> list[tuple[str, str]]:
+    return [(key, value.casefold()) for key, value in attributes(prompt) or ()]
+
+
+def _any_exclusive(prompts: Iterable[str]) -> re.Pattern[str] | None:
+    values = {
+        value for prompt in prompts for key, value in _folded(prompt) if key.endswith(EXCLUSIVE)
+    }
+    longest_first = sorted(values, key=lambda value: (-len(value), value))
+    return re.compile("|".join(map(re.escape, longest_first))) if values else None
+
+
+def _check(*lists: Sequence[str]) -> None:
+    sizes = [len(one) for one in lists]
+    if len(set(sizes)) > 1:
+        raise DataError(
+            "extras: each row needs a prompt, a prediction, a reference and a finish "
+            f"(found {', '.join(map(str, sizes))} of them). Pass four lists of the same rows."
+        )
+    if not sizes[0]:
+        raise DataError("extras: there is nothing to measure (found 0 rows). Answer a row first.")
