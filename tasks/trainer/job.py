@@ -198,10 +198,12 @@ class Job:
     """serve: the model's name in the OpenAI-style interface."""
 
     def write(self, path: Path) -> None:
+        """Write the job as JSON."""
         path.write_text(json.dumps(asdict(self), indent=2, ensure_ascii=False), encoding="utf-8")
 
     @classmethod
     def read(cls, path: Path) -> Job:
+        """Read what `write` wrote."""
         fields = json.loads(path.read_text(encoding="utf-8"))
         fields["train"] = train_spec(fields["train"]) if fields.get("train") else None
         fields["decode"] = DecodeSpec(**fields["decode"]) if fields.get("decode") else None

@@ -1,0 +1,61 @@
+"""How a family of models is prompted, stopped and tuned: one file per family.
+
+The file name is the choice in the configuration. A family is a module with
+
+    ARCHITECTURES: tuple[str, ...]       class names of transformers that it covers
+    LORA_TARGETS: tuple[str, ...]        names of the linear layers that get adapters
+    prompt(tokenizer, messages) -> list[int]   ids up to where the answer begins, never cut
+    answer(tokenizer, text) -> list[int]       ids of an answer, its stop token included
+    stop_ids(tokenizer) -> list[int]           ids of which any one ends an answer
+
+`messages` is the neutral record `[{"role": "system" | "user" | "assistant", "content": str}, …]`.
+Training, prediction and serving all call these, so a prompt is written in one place. Two rules bind a
+family: what a person wrote can never become a control token, and equal input gives equal ids. It raises
+`DataError` for messages it cannot express and `ConfigError` for a tokenizer it cannot use.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol, cast
+
+from ..errors import ConfigError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+Messages = Sequence[Mapping[str, str]]
+
+
+class Family(Protocol):
+    """What a file of this folder offers."""
+
+    ARCHITECTURES: tuple[str, ...]
+    LORA_TARGETS: tuple[str, ...]
+
+    def prompt(self, tokenizer: PreTrainedTokenizerFast, messages: Messages) -> list[int]:
+        """Return the ids up to where the answer begins."""
+
+    def answer(self, tokenizer: PreTrainedTokenizerFast, text: str) -> list[int]:
+        """Return the ids of an answer, its stop token included."""
+
+    def stop_ids(self, tokenizer: PreTrainedTokenizerFast) -> list[int]:
+        """Return the ids of which any one ends an answer."""
+
+
+def names() -> tuple[str, ...]:
+    """Return the families there are, sorted."""
+    return tuple(sorted(path.stem for path in Path(__file__).parent.glob("[a-z]*.py")))
+
+
+def load(name: str) -> Family:
+    """Import one family by its file name.
+
+    Raises:
+        ConfigError: there is no such file.
+    """
+    if name not in names():
+        raise ConfigError(f"family: there is no {name!r} (found: {', '.join(names())}). Name one.")
+    return cast(Family, importlib.import_module(f".{name}", __package__))
