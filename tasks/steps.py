@@ -52,6 +52,9 @@ class Unknown:
     def __iter__(self) -> Iterator[Unknown]:
         return iter(())
 
+    def __str__(self) -> str:
+        return self.of
+
 
 @dataclass
 class Plan:

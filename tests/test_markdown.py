@@ -7,10 +7,10 @@ import re
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from rendered import Page
 
 from tasks.reports.markdown import emphasise, escape, table
 from tasks.reports.wording import visible
-from tests.rendered import Page
 
 unhurried = settings(deadline=None)  # a busy machine is no failure
 NASTY = (

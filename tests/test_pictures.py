@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rendered import Page
 
 from tasks.reports.axes import label, spacing, ticks
 from tasks.reports.pictures import Point, curve, histogram, image
-from tests.rendered import Page
 
 unhurried = settings(deadline=None)  # a busy machine is no failure
 lengths = st.lists(st.integers(0, 5000), min_size=1, max_size=80)

@@ -8,9 +8,9 @@ import os
 import sys
 
 import pytest
+from pseudo_terminal import Screen, opened
 
 from tasks.reports.progress import Bar
-from tests.pseudo_terminal import Screen, opened
 
 
 class Clock:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rendered import Page
 
 from tasks.artifacts import Comparison, Interval, Scores, Verdict
 from tasks.reports.data import Cut, Row, data_card, look
@@ -16,7 +17,6 @@ from tasks.reports.pictures import Point
 from tasks.reports.training import training_page
 from tasks.reports.wording import clipped, difference, duration, fitting, interval, percent, rate
 from tasks.trainer.job import Full, Lora, TrainSpec
-from tests.rendered import Page
 
 unhurried = settings(deadline=None)  # a busy machine is no failure
 PROMPT = "类型#裙*版型#宽松*颜色#雾蓝色*图案#碎花*裙长#长裙"

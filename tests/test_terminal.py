@@ -7,11 +7,11 @@ import re
 import unicodedata
 
 import pytest
+from pseudo_terminal import opened
 
 from tasks.artifacts import Interval, Scores, Verdict
 from tasks.reports import terminal
 from tasks.steps import StepLine
-from tests.pseudo_terminal import opened
 
 COPY = "高领的设计把寒风挡在外面，酒红色衬得肤色格外白皙；灯笼袖在袖口处收紧，抬手之间多了一点复古的浪漫。"
 

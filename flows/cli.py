@@ -1,0 +1,257 @@
+"""`python -m flows.X`: run a flow here, from the knobs, from `prefect.yaml`, or only plan it.
+
+Uses the Prefect server that is configured or listening on this machine, else a temporary one. The terminal shows
+our lines and a bar; everything else is in the logs of the run.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+import textwrap
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import yaml
+from prefect import Flow
+from prefect.exceptions import TerminationSignal
+from prefect.settings import PREFECT_API_URL, temporary_settings
+from pydantic import BaseModel
+
+from flows import knobs, servers
+from tasks import preflight, publishing, steps, store
+from tasks.artifacts import FinetuneResult
+from tasks.config import FinetuneConfig
+from tasks.errors import ConfigError, PipelineError
+from tasks.reports import terminal
+
+EXIT_FAILED, EXIT_REFUSED, EXIT_STOPPED = 1, 2, 130
+
+
+@dataclass
+class Command:
+    """What was asked for on the command line."""
+
+    deployment: str = ""
+    pairs: list[tuple[str, str]] = field(default_factory=list)
+    dry_run: bool = False
+    refresh: list[str] = field(default_factory=list)
+    help: bool = False
+
+
+def read(arguments: list[str]) -> Command:
+    """Read the command line.
+
+    Raises:
+        ConfigError: A knob has no value, or there are two deployments.
+    """
+    command, rest = Command(), list(arguments)
+    while rest:
+        word = rest.pop(0)
+        if word in ("-h", "--help"):
+            command.help = True
+        elif word == "--dry-run":
+            command.dry_run = True
+        elif word.startswith("--"):
+            name, mark, value = word[2:].partition("=")
+            if not mark and not rest:
+                raise ConfigError(f"--{name}: no value (found the end). Write --{name} VALUE.")
+            value = value if mark else rest.pop(0)
+            target: Any = command.refresh if name == "refresh" else command.pairs
+            target.append(value if name == "refresh" else (name, value))
+        elif command.deployment:
+            raise ConfigError(
+                f"{word}: a second deployment (found {command.deployment} too). Name one, "
+                "and write knobs as --name VALUE."
+            )
+        else:
+            command.deployment = word
+    return command
+
+
+def deployments() -> dict[str, dict[str, Any]]:
+    """Return the parameters of each deployment of `prefect.yaml`, by name."""
+    text = (store.PROJECT / "prefect.yaml").read_text(encoding="utf-8")
+    return {
+        deployment["name"]: deployment.get("parameters") or {}
+        for deployment in yaml.safe_load(text)["deployments"]
+    }
+
+
+def configure(command: Command, model: type[BaseModel]) -> BaseModel:
+    """Return the configuration: defaults, under a deployment, under single knobs.
+
+    Raises:
+        ConfigError: The deployment or a knob does not exist, or a value cannot be.
+    """
+    known, values = deployments(), {}
+    if command.deployment:
+        if command.deployment not in known:
+            raise ConfigError(
+                f"{command.deployment}: no such deployment in prefect.yaml "
+                f"(found {', '.join(known)}). Choose one of them, or none."
+            )
+        values = known[command.deployment].get("config", {})
+    chosen = knobs.parse(command.pairs, knobs.knobs(model))
+    return knobs.build(model, knobs.merge(values, chosen))
+
+
+def usage(flow: Flow[Any, Any], model: type[BaseModel]) -> str:
+    """Return the text of `--help`."""
+    lines = [
+        (flow.description or "").split("\n\nArgs:")[0],
+        "",
+        f"  python -m flows.{flow.name} [DEPLOYMENT] [--knob VALUE]... [--dry-run] [--refresh STEP]",
+        "",
+        "  DEPLOYMENT      a name from prefect.yaml: " + ", ".join(deployments()),
+        "  --dry-run       print which step would run and why; run nothing",
+        "  --refresh STEP  run this step again although its result is known; may be repeated",
+    ]
+    section = ""
+    for knob in knobs.knobs(model):
+        head = knob.name.rpartition(".")[0] + (f" ({knob.when})" if knob.when else "")
+        if head != section:
+            section = head
+            lines += ["", f"{section}:"]
+        lines += [f"  --{knob.name}  {knob.kind}  [{_shown(knob.default)}]"]
+        lines += textwrap.wrap(knob.help, 92, initial_indent="      ", subsequent_indent="      ")
+    return "\n".join(lines)
+
+
+def _shown(value: Any) -> str:
+    return ",".join(map(str, value)) if isinstance(value, list | tuple) else repr(value)
+
+
+def main(flow: Flow[Any, Any], model: type[FinetuneConfig]) -> None:
+    """Run a flow from the command line; exit with 0 only when it came to its end."""
+    signal.signal(
+        signal.SIGTERM, signal.default_int_handler
+    )  # leave through the same door as Ctrl-C
+    try:
+        command = read(sys.argv[1:])
+        if command.help:
+            terminal.show(usage(flow, model))
+            return
+        config = configure(command, model)
+        _refresh(command.refresh)
+        preflight.check(config)  # type: ignore[arg-type]  # build() returns what it was given
+        if command.dry_run:
+            plan(flow, config)
+            return
+        with temporary_settings({PREFECT_API_URL: server()}):
+            result = run(flow, config)
+    except PipelineError as reason:
+        raise SystemExit(_refused(reason)) from None
+    except (KeyboardInterrupt, TerminationSignal):
+        terminal.show("stopped: finished steps and checkpoints are kept; run it again to go on")
+        raise SystemExit(EXIT_STOPPED) from None
+    terminal.show(*summary(result))
+
+
+def _refused(reason: PipelineError) -> int:
+    terminal.show(f"error: {reason}", stream=sys.stderr)
+    return EXIT_REFUSED if isinstance(reason, ConfigError) else EXIT_FAILED
+
+
+def _refresh(names: list[str]) -> None:
+    known = {step.name: step for step in steps.every()}
+    for name in names:
+        if name not in known:
+            raise ConfigError(
+                f"--refresh: no such step (found {name!r}). Choose among {', '.join(known)}."
+            )
+        known[name].refresh_cache = True
+
+
+def plan(flow: Flow[Any, Any], config: BaseModel) -> None:
+    """Print what a run would do."""
+    with steps.planning() as made:
+        flow.fn(config)
+    terminal.show(terminal.steps_table(made.lines))
+
+
+def run(flow: Flow[Any, Any], config: BaseModel) -> FinetuneResult:
+    """Run the flow, showing a line as each step ends."""
+    with quiet(), steps.noting(lambda line: terminal.show(terminal.step_line(line))):
+        return cast(FinetuneResult, flow(config))
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep Prefect's and the libraries' lines out of the terminal; the run's logs have them."""
+    loggers = [logging.getLogger(name) for name in ("prefect", "root", "httpx", "")]
+    handlers = [handler for logger in loggers for handler in logger.handlers]
+    levels = [(handler, handler.level) for handler in handlers]
+    for handler in handlers:
+        handler.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        for handler, level in levels:
+            handler.setLevel(level)
+
+
+def stop(flow: Flow[Any, Any]) -> None:
+    """Run the teardown flow from the command line; without a server its steps are called directly."""
+    name = sys.argv[1] if len(sys.argv) > 1 else ""
+    if name in ("-h", "--help"):
+        terminal.show(sys.modules["__main__"].__doc__ or "")
+        return
+    url = running_server()
+    try:
+        if url:
+            with temporary_settings({PREFECT_API_URL: url}), quiet():
+                stopped = flow(name)
+        else:
+            with steps.directly():
+                stopped = flow.fn(name)
+    except PipelineError as reason:
+        raise SystemExit(_refused(reason)) from None
+    terminal.show(
+        f"stopped {', '.join(stopped)}" if stopped else "nothing is served under that name"
+    )
+
+
+def running_server() -> str | None:
+    """Return the Prefect server that is configured or listens here, if it answers."""
+    candidates = (PREFECT_API_URL.value(), servers.USUAL)
+    return next((url for url in candidates if url and servers.answers(url)), None)
+
+
+def server() -> str:
+    """Return the server that is running, else a temporary one that ends with this process."""
+    url = running_server()
+    if url is None:
+        terminal.show("starting a temporary Prefect server (`make serve` keeps one running)")
+        url = servers.temporary()
+    return url
+
+
+def summary(result: FinetuneResult) -> list[Any]:
+    """Return the last screen: scores, one prompt before and after, where to look next."""
+    row = _telling(result)
+    return [
+        terminal.score_table(result.scores, result.verdict),
+        "",
+        terminal.answers(row.prompt, row.reference, row.base, row.tuned),
+        "",
+        terminal.next_steps(_next(result)),
+    ]
+
+
+def _telling(result: FinetuneResult) -> Any:
+    """Return the row in the middle of the tuned model's scores: neither its best nor its worst."""
+    rows = publishing.rows_side_by_side(result.answers, result.scores["tuned"])
+    return sorted(rows, key=lambda row: row.scores["bleu_4"])[len(rows) // 2]
+
+
+def _next(result: FinetuneResult) -> list[str]:
+    model = store.resolve(result.registration.model.uri)
+    lines = [f"model    {model}", f"answers  {store.resolve(result.answers['tuned'].uri)}"]
+    if result.endpoint:
+        url = result.endpoint.url
+        lines += [f"chat     {url}", f"stop     python -m flows.teardown {result.endpoint.name}"]
+    return [*lines, "pages    make serve, then open the run in the Prefect UI"]
