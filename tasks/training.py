@@ -28,6 +28,8 @@ _SHARED = tuple(
 _TRAINING = tuple(
     _TRAINER + name for name in ("loop.py", "run.py", "batches.py", "objective.py", "tuned.py")
 )
+_UNCUT = TrainSpec(max_prompt_tokens=1_000_000)
+"""A tuned model reads prompts as it was trained to; a base model was trained to no limit of ours."""
 _ANSWERING = tuple(_TRAINER + name for name in ("predict.py", "generate.py"))
 
 
@@ -105,6 +107,7 @@ def predict(model: Model, data: Dataset, spec: DecodeSpec, on: LocalConfig) -> P
             data=str(store.resolve(data.uri)),
             out=str(out),
             work=str(work),
+            train=_UNCUT if model.kind == "base" else None,
             decode=spec,
             threads=on.threads,
         )

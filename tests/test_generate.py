@@ -166,8 +166,14 @@ def test_nobody_asked_means_nothing_answered(tuned: Loaded) -> None:
 
 def test_the_window_of_the_model_bounds_prompt_and_answer(tuned: Loaded) -> None:
     long = [{"role": "user", "content": "上衣" * 600}]
-    (answer,) = generate.answer(tuned, [long], DecodeSpec(max_new_tokens=999), 500)
-    assert answer.prompt_tokens + answer.answer_tokens <= 512
+    unending = replace(tuned, family=SimpleNamespace(**vars(tuned.family)))
+    unending.family.stop_ids = lambda tokenizer: [len(tokenizer)]
+    spec = DecodeSpec(max_new_tokens=30)
+    answers = generate.answer(unending, [long, ASKED[0]], spec, 500)
+    assert [a.prompt_tokens + a.answer_tokens for a in answers] == [
+        512,
+        answers[1].prompt_tokens + 30,
+    ]
     with pytest.raises(ConfigError, match="leaves no room for an answer"):
         generate.answer(tuned, [long], SHORT, 512)
 

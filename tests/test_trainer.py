@@ -29,7 +29,6 @@ from tasks.trainer.run import learning_rate
 from tasks.trainer.stopping import Stop
 
 # peft 0.21 asks a model for an attribute that transformers 5.23 has renamed
-pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is:FutureWarning")
 
 PROJECT = Path(__file__).parents[1]
 DIGEST = "ab" * 32
@@ -479,6 +478,7 @@ def test_no_rows_are_refused(folder: Path, tmp_path: Path) -> None:
         ({"family": "gpt9"}, 64, "there is no 'gpt9'"),
         ({"train": {"epochs": -1}}, 64, "not a job"),
         ({"colour": "red"}, 64, "not a job"),
+        ({"work": "torn/train.jsonl"}, 64, "torn/train.jsonl: File exists. Free space, or choose"),
         ({"data": "empty"}, 64, "no train.jsonl here"),
         ({"data": "torn"}, 65, "train.jsonl:2: not a JSON object"),
     ],

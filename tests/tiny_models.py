@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoConfig, AutoModelForCausalLM, GlmConfig, GlmForCausalLM
 from transformers import PreTrainedTokenizerFast as FastTokenizer
@@ -115,6 +116,8 @@ def llama(folder: Path, width: int = 48, layers: int = 2, kind: str = "llama") -
 
 
 def _write(folder: Path, build: Any, config: Any, fast: FastTokenizer) -> Path:
+    chatter: Any = transformers.logging
+    chatter.disable_progress_bar()
     torch.manual_seed(5)
     build(config).save_pretrained(folder)
     fast.save_pretrained(folder)

@@ -20,7 +20,8 @@ from .errors import ConfigError, TrainerError
 from .job import EXIT_CONFIG, Job
 
 # What an operator can set right, as opposed to a defect of this program.
-_OUTSIDE = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS}
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_CLOSED = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -41,10 +42,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         events.error(str(error))
         return error.exit_code
     except OSError as error:
-        if error.errno not in _OUTSIDE:
+        if error.errno not in _FULL | _CLOSED:
             raise
         events.error(
-            f"{error.filename or job.work}: {error.strerror}. "
+            f"{error.filename or asked.job}: {error.strerror}. "
             "Free space, or choose directories that can be written."
         )
         return EXIT_CONFIG

@@ -43,7 +43,7 @@ def attach(loaded: Loaded, tuned: Path) -> None:
     """Put trained adapters on a base model; in float32 they become part of its weights.
 
     Raises:
-        ConfigError: the files are missing, damaged, or of another shape than the model.
+        ConfigError: The files are missing, damaged, or of another shape than the model.
     """
     if not (tuned / WEIGHTS).is_file():
         raise ConfigError(f"{tuned}: no {WEIGHTS}. Only safetensors are read; train again.")

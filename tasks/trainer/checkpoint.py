@@ -79,7 +79,7 @@ def write_tensors(tensors: dict[str, Tensor], path: Path) -> None:
     """Write tensors as safetensors; equal tensors give equal bytes.
 
     Raises:
-        ConfigError: the disk is full, or the place cannot be written.
+        ConfigError: The disk is full, or the place cannot be written.
     """
     whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     try:
@@ -95,7 +95,7 @@ def newest(work: Path, job: str) -> Checkpoint | None:
     """Return the newest checkpoint that is whole, None where there is none.
 
     Raises:
-        ConfigError: the directory holds checkpoints of another job.
+        ConfigError: The directory holds checkpoints of another job.
     """
     for path in _found(work):
         if trouble := _trouble(path):
@@ -118,7 +118,7 @@ def alone(work: Path, stop: Stop) -> Iterator[None]:
     """Hold the work directory; wait for another trainer that does.
 
     Raises:
-        Interrupted: asked to stop while waiting.
+        Interrupted: Asked to stop while waiting.
     """
     work.mkdir(parents=True, exist_ok=True)
     with (work / "lock").open("w") as lock:

@@ -65,8 +65,8 @@ def records(path: Path) -> Iterator[tuple[str, list[dict[str, str]]]]:
     """Yield the messages of each line, with `path:line` before them.
 
     Raises:
-        ConfigError: there is no such file.
-        DataError: a line is not a conversation that ends with an answer.
+        ConfigError: There is no such file.
+        DataError: A line is not a conversation that ends with an answer.
     """
     try:
         lines = path.open("rb")
@@ -121,7 +121,7 @@ def fit_prompt(
     """Return the ids of a prompt, at most `limit`, and whether something was cut.
 
     Raises:
-        ConfigError: the limit does not even hold what surrounds the messages.
+        ConfigError: The limit does not even hold what surrounds the messages.
     """
     ids = family.prompt(tokenizer, messages)
     if len(ids) <= limit:
@@ -194,8 +194,8 @@ def split(
     """Encode a split, or its first rows.
 
     Raises:
-        ConfigError: the file is missing.
-        DataError: a line is malformed; the message begins with `path:line`.
+        ConfigError: The file is missing.
+        DataError: A line is malformed; the message begins with `path:line`.
     """
     found: list[Example] = []
     count = 0

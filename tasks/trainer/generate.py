@@ -49,8 +49,8 @@ def answer(
     """Answer each conversation, in order, `spec.batch_rows` at a time.
 
     Raises:
-        ConfigError: the limits leave no room for an answer, or the memory does not suffice.
-        DataError: the model's family cannot express a conversation.
+        ConfigError: The limits leave no room for an answer, or the memory does not suffice.
+        DataError: The model's family cannot express a conversation.
         Interrupted: `stop` was asked for between two tokens.
     """
     fitted = (
@@ -86,7 +86,8 @@ class _Batch:
         self._spec = spec
         self._stops = torch.tensor(loaded.family.stop_ids(loaded.tokenizer), device=self._device)
         self._width = max(map(len, prompts))
-        self._limit = _room(loaded, self._width, spec)
+        rooms = [_room(loaded, len(prompt), spec) for prompt in prompts]
+        self._limit, self._rooms = max(rooms), torch.tensor(rooms, device=self._device)
         self._replies: list[list[int]] = [[] for _ in prompts]
         self._rows = torch.arange(len(prompts), device=self._device)
         self._ids = torch.zeros((len(prompts), self._width), dtype=torch.long)
@@ -118,7 +119,7 @@ class _Batch:
                 logits_to_keep=1,
             )
             chosen, cache = self._choose(output.logits[:, -1], step), output.past_key_values
-            going = self._keep(chosen)
+            going = self._keep(chosen) & (step + 1 < self._rooms[self._rows])
             if not going.any():
                 break
             if not going.all():
@@ -148,7 +149,7 @@ class _Batch:
         return order.gather(-1, torch.minimum(place, last))[:, 0]
 
     def _keep(self, chosen: torch.Tensor) -> torch.Tensor:
-        """Record the chosen ids and say which rows go on."""
+        """Record the chosen ids and say which rows have not stopped."""
         for row, token in zip(self._rows.tolist(), chosen.tolist(), strict=True):
             self._replies[row].append(token)
         return ~torch.isin(chosen, self._stops)

@@ -68,7 +68,7 @@ class Full:
 class TrainSpec:
     """Everything that decides the weights."""
 
-    __pydantic_config__: ClassVar[dict[str, Any]] = _DOCUMENTED | {"extra": "forbid"}
+    __pydantic_config__: ClassVar[dict[str, Any]] = _DOCUMENTED | {"extra": "forbid", "title": "Training"}
 
     method: Lora | Full = field(default_factory=Lora)
     """How the model is tuned: LoRA adapters, or all of its weights."""
@@ -91,7 +91,7 @@ class TrainSpec:
     clip: float = 1.0
     """Largest gradient norm; 0 does not clip."""
     max_prompt_tokens: int = 128
-    """Longer prompts lose tokens from their middle of the conversation, never the answer marker."""
+    """Longer prompts lose their oldest turns, then their middle, never the marker before the answer."""
     max_answer_tokens: int = 256
     """Longer answers are cut here."""
     checkpoint_steps: int = 50
@@ -140,7 +140,7 @@ class TrainSpec:
 class DecodeSpec:
     """Everything that decides what a trained model answers."""
 
-    __pydantic_config__: ClassVar[dict[str, Any]] = _DOCUMENTED | {"extra": "forbid"}
+    __pydantic_config__: ClassVar[dict[str, Any]] = _DOCUMENTED | {"extra": "forbid", "title": "Decoding"}
 
     split: Literal["dev", "train"] = "dev"
     """Rows to answer."""

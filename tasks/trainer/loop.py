@@ -21,9 +21,9 @@ def train(job: Job, stop: Stop) -> None:
     """Train as the job says, or continue where an earlier attempt stopped.
 
     Raises:
-        ConfigError: the job cannot work, or its loss diverges.
-        DataError: a record is malformed.
-        Interrupted: asked to stop; a checkpoint is saved.
+        ConfigError: The job cannot work, or its loss diverges.
+        DataError: A record is malformed.
+        Interrupted: Asked to stop; a checkpoint is saved.
     """
     spec = job.train or TrainSpec()
     work = Path(job.work)
@@ -47,8 +47,8 @@ def read_rows(job: Job, loaded: model.Loaded, spec: TrainSpec) -> Encoded:
     """Return the training rows as tokens, and say how many had to be cut.
 
     Raises:
-        ConfigError: there are none.
-        DataError: a record is malformed.
+        ConfigError: There are none.
+        DataError: A record is malformed.
     """
     path = Path(job.data) / "train.jsonl"
     rows = encode.split(path, loaded.family, loaded.tokenizer, spec)

@@ -62,7 +62,7 @@ def load(job: Job) -> Loaded:
     """Load the base model of a job, or what was tuned on it.
 
     Raises:
-        ConfigError: a directory lacks something, or does not fit the family or the base.
+        ConfigError: A directory lacks something, or does not fit the family or the base.
     """
     chatter: Any = transformers.logging
     chatter.set_verbosity_error()
@@ -93,7 +93,7 @@ def within_memory(knobs: str) -> Iterator[None]:
     """Say what to lower when the memory does not suffice.
 
     Raises:
-        ConfigError: it does not.
+        ConfigError: It does not.
     """
     try:
         yield

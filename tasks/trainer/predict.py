@@ -30,9 +30,9 @@ def predict(job: Job, stop: Stop) -> None:
     """Answer the rows of a split and write `predictions.jsonl`, in the split's order.
 
     Raises:
-        ConfigError: the job cannot work.
-        DataError: a record is malformed.
-        Interrupted: asked to stop; the finished answers are kept.
+        ConfigError: The job cannot work.
+        DataError: A record is malformed.
+        Interrupted: Asked to stop; the finished answers are kept.
     """
     spec = job.decode or DecodeSpec()
     work, path = Path(job.work), Path(job.data) / f"{spec.split}.jsonl"

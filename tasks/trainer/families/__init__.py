@@ -54,7 +54,7 @@ def load(name: str) -> Family:
     """Import one family by its file name.
 
     Raises:
-        ConfigError: there is no such file.
+        ConfigError: There is no such file.
     """
     if name not in names():
         raise ConfigError(f"family: there is no {name!r} (found: {', '.join(names())}). Name one.")
