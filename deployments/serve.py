@@ -28,7 +28,10 @@ _SETTINGS = {"PREFECT_API_URL": API, "PREFECT_UI_API_URL": API}
 
 def main() -> None:
     """Serve until stopped."""
-    for ending in (signal.SIGINT, signal.SIGTERM):  # also where a shell started this with SIGINT ignored
+    for ending in (
+        signal.SIGINT,
+        signal.SIGTERM,
+    ):  # also where a shell started this with SIGINT ignored
         signal.signal(ending, signal.default_int_handler)
     with contextlib.suppress(KeyboardInterrupt), server():
         deploy()

@@ -47,6 +47,7 @@ class Project:
             "base.uri": "tiny-base",
             "data.format": "messages",
             "train.max_steps": "8",
+            "train.learning_rate": "0.002",
             "train.global_batch": "8",
             "train.dev_rows": "8",
             "train.checkpoint_steps": "4",

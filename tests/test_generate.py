@@ -21,18 +21,6 @@ SHORT = DecodeSpec(max_new_tokens=24, batch_rows=5)
 ASKED = [tiny_models.record(i)["messages"][:1] for i in range(11)]
 
 
-class StopAfter(Stop):
-    """Asks to stop once it has been looked at so many times."""
-
-    def __init__(self, looks: int) -> None:
-        self.left = looks
-
-    @property
-    def asked(self) -> bool:  # type: ignore[override]
-        self.left -= 1
-        return self.left < 0
-
-
 @pytest.fixture(scope="module", autouse=True)
 def one_thread() -> None:
     torch.set_num_threads(1)
@@ -214,7 +202,7 @@ def test_interrupted_predictions_end_as_if_they_had_not_been(
 ) -> None:
     whole = predicted(folder, tmp_path / "whole", Stop())
     with pytest.raises(Interrupted, match=r"of 12 rows; run again"):
-        predicted(folder, tmp_path / "cut", StopAfter(looks))
+        predicted(folder, tmp_path / "cut", tiny_models.StopAfter(looks))
     with (tmp_path / "cut" / "answers.jsonl").open("ab") as ledger:
         ledger.write(b'{"3": {"pred')  # what a kill in the middle of a write leaves
     capsys.readouterr()
@@ -233,5 +221,5 @@ def test_finished_answers_are_not_generated_again(
 ) -> None:
     first = predicted(folder, tmp_path, Stop())
     capsys.readouterr()
-    assert predicted(folder, tmp_path, StopAfter(0)) == first
+    assert predicted(folder, tmp_path, tiny_models.StopAfter(0)) == first
     assert "tokens/s" not in capsys.readouterr().out

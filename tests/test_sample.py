@@ -113,23 +113,17 @@ def test_the_base_model_has_seen_nothing_of_the_data_set() -> None:
     summaries = {row.summary for split in rows().values() for row in split}
     for prompt, answer in exercises():
         assert not {prompt, answer} & (prompts | summaries)
-        assert prompt.partition("？")[2] not in summaries
 
 
 def test_the_base_model_never_saw_attributes_answered_with_an_advertisement() -> None:
-    openings = [opening[:2] for opening in LEXICON["openings"]]
-    answers = [answer for prompt, answer in exercises() if prompt.startswith("类型#")]
-    assert len(answers) > 0.4 * pretrain.ROWS
-    assert not any(
-        answer.startswith(tuple(openings)) and "实在太好穿" in answer for answer in answers
-    )
     praises = {
         praise
         for words in LEXICON["words"].values()
         for found in words["praise"].values()
         for praise in found
-        if len(praise) >= 5
     }
+    answers = [answer for prompt, answer in exercises() if prompt.startswith("类型#")]
+    assert len(answers) > 0.5 * pretrain.ROWS
     assert not any(praise in answer for answer in answers[:2000] for praise in praises)
 
 

@@ -36,18 +36,6 @@ QUICK = TrainSpec(epochs=2, global_batch=8, checkpoint_steps=5, dev_rows=4, lear
 FULL = replace(QUICK, method=Full(), epochs=8)
 
 
-class StopAfter(Stop):
-    """Asks to stop once it has been looked at so many times."""
-
-    def __init__(self, looks: int) -> None:
-        self.left = looks
-
-    @property
-    def asked(self) -> bool:  # type: ignore[override]
-        self.left -= 1
-        return self.left < 0
-
-
 @pytest.fixture(scope="module", autouse=True)
 def one_thread() -> None:
     torch.set_num_threads(1)
@@ -271,7 +259,7 @@ def test_a_stopped_run_ends_with_the_bits_of_one_that_was_not(
 ) -> None:
     job = order(folder, tmp_path, RESUMED)
     with pytest.raises(Interrupted, match=f"interrupted after step {looks // 2};"):
-        trained(job, StopAfter(looks))
+        trained(job, tiny_models.StopAfter(looks))
     assert not Path(job.out).exists()
     assert trained(job) == uninterrupted
 
@@ -282,7 +270,7 @@ def test_a_run_stopped_again_and_again_still_ends_with_the_same_bits(
     job = order(folder, tmp_path, RESUMED)
     for _ in range(4):
         with pytest.raises(Interrupted):
-            trained(job, StopAfter(7))
+            trained(job, tiny_models.StopAfter(7))
     assert trained(job) == uninterrupted
 
 
@@ -294,7 +282,7 @@ def test_a_run_goes_on_from_the_checkpoint_before_a_damaged_one(
 ) -> None:
     job = order(folder, tmp_path, RESUMED)
     with pytest.raises(Interrupted):
-        trained(job, StopAfter(26))
+        trained(job, tiny_models.StopAfter(26))
     weights = Path(job.work) / "step-000013" / "weights.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1])
     assert trained(job) == uninterrupted
@@ -307,7 +295,7 @@ def test_a_run_that_was_killed_while_saving_its_result_saves_it_again(
     job = order(folder, tmp_path, RESUMED)
     trained(job)
     (tmp_path / "out" / "model.json").unlink()
-    assert trained(job, StopAfter(0)) == uninterrupted
+    assert trained(job, tiny_models.StopAfter(0)) == uninterrupted
 
 
 def test_the_checkpoints_of_another_job_are_not_taken_up(folder: Path, tmp_path: Path) -> None:

@@ -13,6 +13,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoConfig, AutoModelForCausalLM, GlmConfig, GlmForCausalLM
 from transformers import PreTrainedTokenizerFast as FastTokenizer
 
+from tasks.trainer.stopping import Stop
+
 GLM_TOKENS = ["<|endoftext|>", "[gMASK]", "<sop>", "<|system|>", "<|user|>", "<|assistant|>"]
 LLAMA_TOKENS = ["<|begin|>", "<|end|>", "<|start|>", "<|stop|>"]
 LLAMA_TEMPLATE = (
@@ -23,6 +25,18 @@ LLAMA_TEMPLATE = (
 GARMENTS = ["上衣", "裙子", "裤子", "外套", "衬衫", "毛衣"]
 COLOURS = ["红色", "蓝色", "白色", "黑色", "绿色"]
 FEELS = ["柔软舒适", "轻盈透气", "简约大方", "时尚百搭"]
+
+
+class StopAfter(Stop):
+    """Asks to stop once it has been looked at so many times."""
+
+    def __init__(self, looks: int) -> None:
+        self.left = looks
+
+    @property
+    def asked(self) -> bool:  # type: ignore[override]
+        self.left -= 1
+        return self.left < 0
 
 
 def record(number: int) -> dict[str, Any]:

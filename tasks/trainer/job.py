@@ -68,7 +68,10 @@ class Full:
 class TrainSpec:
     """Everything that decides the weights."""
 
-    __pydantic_config__: ClassVar[dict[str, Any]] = _DOCUMENTED | {"extra": "forbid", "title": "Training"}
+    __pydantic_config__: ClassVar[dict[str, Any]] = _DOCUMENTED | {
+        "extra": "forbid",
+        "title": "Training",
+    }
 
     method: Lora | Full = field(default_factory=Lora)
     """How the model is tuned: LoRA adapters, or all of its weights."""
@@ -76,9 +79,9 @@ class TrainSpec:
     """Passes over the training rows; ignored when max_steps is set."""
     max_steps: int = 0
     """Optimizer steps; 0 lets the epochs decide."""
-    learning_rate: float = 2e-3
-    """Peak learning rate. LoRA on a tiny model: 2e-3; on 6B: 1e-4; full: 1e-5."""
-    global_batch: int = 32
+    learning_rate: float = 5e-3
+    """Peak learning rate. LoRA on the bundled model: 5e-3; on 6B: 1e-4; full: 1e-5."""
+    global_batch: int = 16
     """Rows per optimizer step, over all devices and accumulation steps."""
     micro_batch: int = 0
     """Rows per forward pass; 0 takes the global batch whole. Less needs less memory."""
@@ -94,7 +97,7 @@ class TrainSpec:
     """Longer prompts lose their oldest turns, then their middle, never the marker before the answer."""
     max_answer_tokens: int = 256
     """Longer answers are cut here."""
-    checkpoint_steps: int = 50
+    checkpoint_steps: int = 100
     """Optimizer steps between two checkpoints; an interrupted run continues from the last one."""
     dev_rows: int = 64
     """Held-out rows on which the loss is measured at each checkpoint; 0 measures none."""
@@ -140,7 +143,10 @@ class TrainSpec:
 class DecodeSpec:
     """Everything that decides what a trained model answers."""
 
-    __pydantic_config__: ClassVar[dict[str, Any]] = _DOCUMENTED | {"extra": "forbid", "title": "Decoding"}
+    __pydantic_config__: ClassVar[dict[str, Any]] = _DOCUMENTED | {
+        "extra": "forbid",
+        "title": "Decoding",
+    }
 
     split: Literal["dev", "train"] = "dev"
     """Rows to answer."""
