@@ -44,4 +44,5 @@ bench: $(READY) ## speed, side by side with the published code
 	@$(PY) -m bench.metrics
 
 clean:          ## forget the environment, the cache and the store
+	@test ! -x $(PY) || $(PY) -m flows.teardown
 	rm -rf $(VENV) .finetune

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 
 from flows import servers
 from tasks import store
-from tasks.errors import JobFailed
+from tasks.errors import JobFailed, PipelineError
 
 POOL = "finetune-local"
 _HOST = os.environ.get("PREFECT_SERVER_API_HOST", "127.0.0.1")
@@ -33,11 +33,24 @@ def main() -> None:
         signal.SIGTERM,
     ):  # also where a shell started this with SIGINT ignored
         signal.signal(ending, signal.default_int_handler)
-    with contextlib.suppress(KeyboardInterrupt), server():
-        deploy()
-        with servers.prefect("worker", "start", "--pool", POOL, settings=_SETTINGS) as worker:
-            _say(f"ready: open {ADDRESS}, choose a deployment, click Run. Ctrl-C ends it.")
-            worker.wait()
+    try:
+        with contextlib.suppress(KeyboardInterrupt), server():
+            deploy()
+            work()
+    except PipelineError as reason:
+        raise SystemExit(f"error: {reason}") from None
+
+
+def work() -> None:
+    """Run the worker until it is stopped.
+
+    Raises:
+        JobFailed: It ended by itself.
+    """
+    with servers.prefect("worker", "start", "--pool", POOL, settings=_SETTINGS) as worker:
+        _say(f"ready: open {ADDRESS}, choose a deployment, click Run. Ctrl-C ends it.")
+        code = worker.wait()
+    raise JobFailed(f"worker of {POOL}: it ended with code {code}. Its last lines are above.")
 
 
 @contextlib.contextmanager

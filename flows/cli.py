@@ -217,7 +217,12 @@ def stop(flow: Flow[Any, Any]) -> None:
 
 def running_server() -> str | None:
     """Return the Prefect server that is configured or listens here, if it answers."""
-    candidates = (PREFECT_API_URL.value(), servers.USUAL)
+    configured = PREFECT_API_URL.value()
+    if configured and not servers.answers(configured):
+        terminal.show(
+            f"PREFECT_API_URL {configured} does not answer: looking on", stream=sys.stderr
+        )
+    candidates = (configured, servers.USUAL)
     return next((url for url in candidates if url and servers.answers(url)), None)
 
 

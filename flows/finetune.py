@@ -41,14 +41,16 @@ def finetune(config: FinetuneConfig = FinetuneConfig()) -> FinetuneResult:
     model = train(data, base, config.train, on=config.compute)
 
     answers = {
-        "tuned": predict(model, data, config.decode, on=config.compute),
-        "base": predict(base, data, config.decode, on=config.compute),
+        "tuned": predict(model, data, config.decode, on=config.compute, system="tuned"),
+        "base": predict(base, data, config.decode, on=config.compute, system="base"),
     }
     answers |= {name: imitate(data, name, config.decode) for name in BASELINES}
     if champion := registry.incumbent(config.name, model):
-        answers["champion"] = predict(champion, data, config.decode, on=config.compute)
+        answers["champion"] = predict(
+            champion, data, config.decode, on=config.compute, system="champion"
+        )
 
-    scores = {name: score(given, config.metrics) for name, given in answers.items()}
+    scores = {name: score(given, config.metrics, system=name) for name, given in answers.items()}
     verdict = judge(scores, config.judge, config.metrics)
 
     entry = register(config.name, model, scores["tuned"], verdict)

@@ -30,7 +30,7 @@ _GRACE_SECONDS = 20.0
 def answers(url: str) -> bool:
     """Say whether a Prefect API is healthy."""
     try:
-        with urllib.request.urlopen(f"{url}/health", timeout=0.5) as reply:
+        with urllib.request.urlopen(f"{url}/health", timeout=3) as reply:
             return bool(reply.status == 200)
     except OSError:
         return False

@@ -59,6 +59,10 @@ class Dataset(Artifact):
     records: dict[str, int]
     """Rows by split."""
 
+    def identity(self) -> dict[str, Any]:
+        """Return what a cache key sees of it."""
+        return super().identity() | {"format": self.format}
+
     def told(self) -> str:
         """Say in a few words what this is."""
         rows = ", ".join(f"{count:,} {split}" for split, count in self.records.items())
@@ -72,6 +76,10 @@ class Model(Artifact):
     kind: Kind
     base: Model | None = None
     """The model under the adapters."""
+
+    def identity(self) -> dict[str, Any]:
+        """Return what a cache key sees of it: the same bytes are prompted otherwise in another family."""
+        return super().identity() | {"family": self.family, "kind": self.kind}
 
     @property
     def foundation(self) -> Model:
@@ -87,8 +95,6 @@ class Model(Artifact):
 class Predictions(Artifact):
     """`predictions.jsonl`: `{"prompt", "reference", "prediction", "finish"}` a line, in the split's order."""
 
-    system: str
-    """Who answered: `tuned`, `base`, or the name of a baseline."""
     rows: int
     dataset: str
     """Digest of the dataset that was answered."""
@@ -97,7 +103,7 @@ class Predictions(Artifact):
 
     def told(self) -> str:
         """Say in a few words what this is."""
-        return f"{self.rows:,} answers by {self.system} ({self.digest[:8]})"
+        return f"{self.rows:,} answers ({self.digest[:8]})"
 
 
 class Interval(BaseModel):
@@ -113,7 +119,6 @@ class Interval(BaseModel):
 class Scores(Artifact):
     """`scores.jsonl`: the scores of each row, in the order of the predictions."""
 
-    system: str
     protocol: str
     """Id of the metric, with segmenter and versions."""
     rows: int

@@ -16,13 +16,16 @@ import contextlib
 import dataclasses
 import enum
 import fcntl
+import functools
 import hashlib
 import json
 import os
 import threading
 import time
+import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -37,17 +40,23 @@ from tasks import store
 Components = dict[str, Any]
 
 
-def components(step: str, sources: tuple[str, ...], inputs: Mapping[str, Any]) -> Components:
+def components(
+    step: str, sources: tuple[str, ...], inputs: Mapping[str, Any], packages: tuple[str, ...] = ()
+) -> Components:
     """Return what a step's key is made of, by readable name.
 
     Args:
         step: Name of the step; two steps with equal inputs must not share a result.
         sources: Files and folders of this repository, relative to its root, that decide the output.
         inputs: The arguments of the call, without those that must not count.
+        packages: Libraries another version of which gives another output.
     """
     parts: Components = {"step": step}
-    for name, digest in _source_digests(sources):
-        parts[f"source {name}"] = digest
+    for source in sources:
+        for name, digest in _source_digests(source):
+            parts[f"source {name}"] = digest
+    for package in packages:
+        parts[f"package {package}"] = version(package)
     for name, value in inputs.items():
         parts.update(_leaves(name, value))
     return parts
@@ -59,12 +68,13 @@ def key_of(parts: Components) -> str:
     return f"{parts['step']}-{hashlib.sha256(text.encode()).hexdigest()[:32]}"
 
 
-def _source_digests(sources: tuple[str, ...]) -> Iterator[tuple[str, str]]:
-    for source in sources:
-        path = store.PROJECT / source
-        files = sorted(path.rglob("*.py")) if path.is_dir() else [path]
-        for file in files:
-            yield file.relative_to(store.PROJECT).as_posix(), store.file_digest(file)[:16]
+@functools.cache  # a process runs the code that it imported, also when a file is edited meanwhile
+def _source_digests(source: str) -> list[tuple[str, str]]:
+    path = store.PROJECT / source
+    files = sorted(path.rglob("*.py")) if path.is_dir() else [path]
+    return [
+        (file.relative_to(store.PROJECT).as_posix(), store.file_digest(file)[:16]) for file in files
+    ]
 
 
 def _leaves(name: str, value: Any) -> Iterator[tuple[str, Any]]:
@@ -107,11 +117,13 @@ class ContentPolicy(CachePolicy):
     step: str = ""
     sources: tuple[str, ...] = ()
     ignoring: tuple[str, ...] = ()
+    packages: tuple[str, ...] = ()
 
     def parts(self, inputs: Mapping[str, Any]) -> Components:
         """Return the components of a call's key."""
         counted = {name: value for name, value in inputs.items() if name not in self.ignoring}
-        return components(self.step, self.sources, counted)
+        sources = tuple(source.format(**inputs) for source in self.sources)
+        return components(self.step, sources, counted, self.packages)
 
     def compute_key(
         self,
@@ -129,9 +141,14 @@ class ContentPolicy(CachePolicy):
         return key
 
 
-def policy(step: str, sources: tuple[str, ...], ignoring: tuple[str, ...]) -> ContentPolicy:
+def policy(
+    step: str, sources: tuple[str, ...], ignoring: tuple[str, ...], packages: tuple[str, ...]
+) -> ContentPolicy:
     """Return the policy of a step: its key, and a lock so that two runs never compute it at once."""
-    made = ContentPolicy(step=step, sources=sources, ignoring=ignoring)
+    made = ContentPolicy(step=step, sources=sources, ignoring=ignoring, packages=packages)
+    for source in sources:
+        if "{" not in source:
+            _source_digests(source)
     made.isolation_level = IsolationLevel.SERIALIZABLE
     made.lock_manager = Locks()
     return made
@@ -149,7 +166,7 @@ def remember(key: str, parts: Components) -> None:
         return
     with store.writing(str(store.home())):
         note.parent.mkdir(parents=True, exist_ok=True)
-        partial = note.with_suffix(f".{os.getpid()}")
+        partial = note.with_suffix(f".{uuid.uuid4().hex}")
         partial.write_text(json.dumps(parts, ensure_ascii=False), encoding="utf-8")
         partial.replace(note)
 

@@ -21,6 +21,7 @@ from tasks.config import DataConfig, SourceConfig, StoreConfig
 from tasks.errors import DataError
 from tasks.formats import Message
 from tasks.provenance import made
+from tasks.reports.progress import Bar
 from tasks.steps import step
 
 _SPLITS = {"train": "train", "dev": "dev", "valid": "dev", "eval": "dev", "test": "dev"}
@@ -41,7 +42,14 @@ def fetch(config: SourceConfig) -> RawFile:
             return _raw(config, folder, names)
         known = sources.Known.of(config.uri)
         earlier = _earlier(known)
-        got = sources.download(config.uri, folder, known.etag if known and earlier else "")
+        etag = known.etag if known and earlier else ""
+        with Bar("fetching") as bar:
+            got = sources.download(
+                config.uri,
+                folder,
+                etag,
+                lambda done, total: bar.update(done, total or None, "byte"),
+            )
         if not got.name and earlier:
             return earlier
         raw = _raw(config, folder, (got.name,))

@@ -73,9 +73,7 @@ def start(
     order = _order(job, model)
     with records.lock(2 * (startup_seconds + STOP_SECONDS)):
         old = records.swept(STOP_SECONDS)
-        if old and old.order == order and launching.answers(old.url):
-            if accept:
-                accept(old.url)
+        if old and old.order == order and launching.answers(old.url) and _good(old.url, accept):
             return _running(old)
         blocking = _blocking(job.host, job.port, old)
         if blocking:
@@ -171,6 +169,16 @@ def _said(reply: httpx.Response) -> str:
 
 def _running(record: Record) -> Running:
     return Running(record.name, record.url, record.pid, record.model)
+
+
+def _good(url: str, accept: Accept | None) -> bool:
+    """Say whether what already serves is still accepted; if not, a fresh process takes its place."""
+    try:
+        if accept:
+            accept(url)
+    except PipelineError:
+        return False
+    return True
 
 
 def _order(job: Job, model: str) -> str:

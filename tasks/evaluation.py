@@ -63,19 +63,33 @@ def imitate(data: Dataset, name: str, spec: DecodeSpec) -> Predictions:
     with store.scratch(root) as out:
         _write(out / "predictions.jsonl", rows)
         uri, digest = store.commit(out, root, "predictions", made("imitate", data, spec))
-    return Predictions(
-        uri=uri, digest=digest, system=name, rows=len(rows), dataset=data.digest, model=""
-    )
+    return Predictions(uri=uri, digest=digest, rows=len(rows), dataset=data.digest, model="")
 
 
 def _pair(messages: list[dict[str, str]]) -> baselines.Row:
     return baselines.Row(messages[-2]["content"], messages[-1]["content"])
 
 
-@step(sources=_READING, name="score-{answers.system}")
-def score(answers: Predictions, config: MetricsConfig) -> Scores:
-    """Measure answers against their references: means with bootstrap intervals, and each row."""
+@step(
+    sources=_READING,
+    packages=("jieba", "rapidfuzz"),
+    ignoring=("system",),
+    name="score-{system}",
+)
+def score(answers: Predictions, config: MetricsConfig, system: str) -> Scores:
+    """Measure answers against their references: means with bootstrap intervals, and each row.
+
+    Args:
+        answers: What was answered.
+        config: The protocol, and how intervals are drawn.
+        system: Who answered, for the name of the call.
+
+    Raises:
+        DataError: There is no answer.
+    """
     rows = read(answers, "predictions.jsonl")
+    if not rows:
+        raise DataError(f"{answers.uri}: no answers to score (found 0). Answer some rows first.")
     predictions = [row["prediction"] for row in rows]
     references = [row["reference"] for row in rows]
     scored = protocol.score_rows(config.protocol, predictions, references)
@@ -96,7 +110,6 @@ def score(answers: Predictions, config: MetricsConfig) -> Scores:
     return Scores(
         uri=uri,
         digest=digest,
-        system=answers.system,
         protocol=told,
         rows=len(rows),
         empty=sum(not text.strip() for text in predictions),

@@ -27,10 +27,10 @@ def check(config: FinetuneConfig) -> None:
     """
     _source(config.source)
     size = _base(config.base)
-    # the base is copied once, checkpoints hold the trained weights and two moments, twice
-    copies = 2 if config.train.method.kind == "lora" else 8
-    _store(config.store, _LEAST_FREE + copies * size)
-    _store(StoreConfig(uri=store.local()), _LEAST_FREE)
+    # at home: a copy of the base, and two checkpoints of the trained weights with two moments each
+    whole = config.train.method.kind == "full"
+    _store(StoreConfig(uri=store.local()), _LEAST_FREE + (7 if whole else 1) * size)
+    _store(config.store, _LEAST_FREE + (size if whole else 0))
     _port(config.name, config.serving)
 
 

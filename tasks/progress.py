@@ -8,7 +8,9 @@ from types import TracebackType
 from typing import Any, Self
 from uuid import UUID
 
+import httpx
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
+from prefect.exceptions import PrefectException
 
 from tasks.reports.progress import Bar
 from tasks.trainer import events
@@ -56,10 +58,16 @@ class Watch:
             return
         self._updated = time.monotonic()
         percent = 100.0 * event.done / max(event.total, 1)
+        try:
+            self._send(percent, f"{self._doing}, {event.unit}s")
+        except (httpx.HTTPError, PrefectException) as reason:
+            # a server that is away for a moment is no reason to stop a training
+            self._log.warning("the progress could not be shown: %s", reason)
+
+    def _send(self, percent: float, told: str) -> None:
         if self._artifact is None:
-            made = create_progress_artifact(
-                percent, key=f"{self._doing}-progress", description=f"{self._doing}, {event.unit}s"
-            )
+            key = f"{self._doing}-progress"
+            made = create_progress_artifact(percent, key=key, description=told)
             self._artifact = made if isinstance(made, UUID) else None
         else:
             update_progress_artifact(self._artifact, percent)

@@ -24,7 +24,7 @@ from tasks.steps import step
 from tasks.trainer.job import TrainSpec
 
 
-@step(cached=False, vital=False)
+@step(cached=False, retries=2, wait_seconds=(2, 8), vital=False)
 def publish(
     data: Dataset,
     model: Model,

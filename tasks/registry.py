@@ -110,7 +110,7 @@ def add(
     scores: dict[str, float],
     dataset: str,
 ) -> Registration:
-    """Register a model; on *pass* it becomes the champion of its name."""
+    """Register a model, or judge it anew; on *pass* it becomes the champion, unless another has become it since."""
     with _changing(name) as current:
         entry = current.find(model.digest)
         if entry is None:
@@ -124,7 +124,12 @@ def add(
                 predecessor=current.champion,
             )
             current.entries.append(entry)
-            if outcome == "pass":
-                current.champion = entry.version
+        elif entry.outcome != outcome or entry.scores != scores:
+            judged = {"outcome": outcome, "scores": scores, "dataset": dataset}
+            current.entries.remove(entry)
+            entry = entry.model_copy(update=judged)
+            current.entries.append(entry)
+        if outcome == "pass" and current.champion == entry.predecessor:
+            current.champion = entry.version
         champion = current.champion == entry.version
     return Registration(name=name, version=entry.version, champion=champion, model=model)

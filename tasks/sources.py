@@ -11,6 +11,7 @@ import hashlib
 import json
 import re
 import shutil
+import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,8 +47,8 @@ def local_path(uri: str, where: str) -> Path:
         raise ConfigError(
             f"{where}: {scheme[1]}:// is not read (found {uri!r}). Give a path or an http(s) address."
         )
-    path = store.PROJECT / unquote(urlsplit(uri).path) if scheme else store.PROJECT / uri
-    path = path.expanduser()
+    named = unquote(urlsplit(uri).path) if scheme else uri
+    path = store.PROJECT / Path(named).expanduser()
     if not path.exists():
         raise ConfigError(f"{where}: no such file or folder (found {uri!r}). Check the spelling.")
     return path
@@ -70,11 +71,25 @@ def files(uri: str, patterns: tuple[str, ...], where: str) -> list[Path]:
             f"It must hold at least one of {', '.join(patterns)}."
         )
     for file in found:
-        if file.stat().st_size == 0:
-            raise ConfigError(
-                f"{where}: {file.name} is empty (found {uri!r}). Give a file with rows."
-            )
+        _check(file, uri, where)
     return found
+
+
+def _check(file: Path, uri: str, where: str) -> None:
+    if file.stat().st_size == 0:
+        raise ConfigError(f"{where}: {file.name} is empty (found {uri!r}). Give a file with rows.")
+    if file.name == store.RECORD:
+        raise ConfigError(
+            f"{where}: {store.RECORD} is the store's own name for a record (found {uri!r}). "
+            "Rename the file."
+        )
+    try:
+        file.open("rb").close()
+    except OSError as reason:
+        raise ConfigError(
+            f"{where}: {file.name} cannot be read ({reason.strerror}, found {uri!r}). "
+            "Give this user the right to read it."
+        ) from reason
 
 
 def content(uri: str, patterns: tuple[str, ...], where: str) -> str:
@@ -196,6 +211,6 @@ class Known:
         """Write the note, atomically."""
         note = self._note(uri)
         note.parent.mkdir(parents=True, exist_ok=True)
-        partial = note.with_suffix(".partial")
+        partial = note.with_suffix(f".{uuid.uuid4().hex}")
         partial.write_text(json.dumps(vars(self)), encoding="utf-8")
         partial.replace(note)

@@ -169,6 +169,8 @@ class Step(Task[P, R], Generic[P, R]):
 
     vital: bool = True
     """Whether its failure ends the run."""
+    afterwards: Callable[[str], None] | None = None
+    """Called with the key once the result is safe in the cache."""
 
     def label(self, arguments: dict[str, Any]) -> str:
         """Return the name of one call, as the UI shows it."""
@@ -209,6 +211,8 @@ class Step(Task[P, R], Generic[P, R]):
         failed = isinstance(result, BaseException)
         produced = str(result) if failed else describe(result)
         self._note(StepLine(self.label(arguments), state.name or "", _since(started), produced))
+        if self.afterwards and not failed:
+            self.afterwards(self.key(*args, **kwargs))
         return None if failed and not self.vital else state.result()
 
     @staticmethod
@@ -227,27 +231,34 @@ def _since(started: float) -> float:
 def step(
     *,
     sources: tuple[str, ...] = (),
+    packages: tuple[str, ...] = (),
     cached: bool = True,
     ignoring: tuple[str, ...] = (),
     retries: int = 0,
     wait_seconds: tuple[float, ...] = (),
     name: str | None = None,
     vital: bool = True,
+    afterwards: Callable[[str], None] | None = None,
 ) -> Callable[[Callable[P, R]], Step[P, R]]:
     """Make a function a step.
 
     Args:
-        sources: Files and folders whose content decides the output; part of the key.
+        sources: Files and folders whose content decides the output; part of the key. Arguments in braces are filled
+            in: `families/{model.family}.py`.
+        packages: Libraries another version of which gives another output; part of the key.
         cached: False for what must happen each time; such a step is idempotent by itself.
         ignoring: Arguments that never count, such as where a job runs.
         retries: Further attempts after a `TransientError`; other errors are never retried.
         wait_seconds: Pause before each further attempt, lengthened at random by up to a half.
         name: Name of one call in the UI and on the terminal, a template over the arguments.
+        afterwards: Called with the key once the result is safe in the cache: what only served to reach it can go.
         vital: False lets the run go on, with None, when the step fails; the failure is noted and logged.
     """
 
     def wrap(function: Callable[P, R]) -> Step[P, R]:
-        policy = caching.policy(function.__name__, sources, ignoring) if cached else NO_CACHE
+        policy = (
+            caching.policy(function.__name__, sources, ignoring, packages) if cached else NO_CACHE
+        )
         made = Step(
             function,
             cache_policy=policy,
@@ -259,7 +270,7 @@ def step(
             retry_condition_fn=transient,
             task_run_name=name or function.__name__,
         )
-        made.vital = vital
+        made.vital, made.afterwards = vital, afterwards
         _steps.append(made)
         return made
 

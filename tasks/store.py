@@ -5,7 +5,7 @@
 `record.json` is written last and the directory is moved into place in one rename, so that a kill at
 any moment leaves either nothing or a whole artifact. It lists every file with size and SHA-256, which
 `trouble` checks before an artifact is used. Beside the list it says how the artifact was made: the
-key's components, versions, times. None of that enters the digest.
+inputs, versions, time. None of that enters the digest.
 
 A relative store lies below the project's folder (`PROJECT`), wherever that is: artifacts then carry
 relative addresses, and moving the folder moves the cache with it.
@@ -122,15 +122,26 @@ def scratch(store: str) -> Iterator[Path]:
         incoming = resolve(store) / _INCOMING
         incoming.mkdir(parents=True, exist_ok=True)
         _sweep(incoming)
-        directory = incoming / uuid.uuid4().hex
-        with (incoming / f"{directory.name}.lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with _locked(incoming) as lock:
+            directory = lock.with_suffix("")
             directory.mkdir()
             try:
                 yield directory
             finally:
                 shutil.rmtree(directory, ignore_errors=True)
-                Path(lock.name).unlink(missing_ok=True)
+                lock.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _locked(incoming: Path) -> Iterator[Path]:
+    """Hold a new lock file. One that was swept between its making and its locking is not held: make another."""
+    while True:
+        path = incoming / f"{uuid.uuid4().hex}.lock"
+        with path.open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if path.exists():
+                yield path
+                return
 
 
 def _sweep(incoming: Path) -> None:
@@ -139,14 +150,19 @@ def _sweep(incoming: Path) -> None:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             shutil.rmtree(left.with_suffix(""), ignore_errors=True)
             left.unlink()
+    for left in incoming.iterdir():
+        if left.is_dir() and not left.with_suffix(".lock").exists():
+            shutil.rmtree(left, ignore_errors=True)
 
 
 @contextlib.contextmanager
 def writing(store: str) -> Iterator[None]:
-    """Translate what a disk can refuse into sentences."""
+    """Translate what a disk can refuse into sentences; what happens elsewhere than in the store passes through."""
     try:
         yield
     except OSError as reason:
+        if reason.filename and not Path(str(reason.filename)).is_relative_to(resolve(store)):
+            raise
         if reason.errno in (errno.ENOSPC, errno.EDQUOT):
             raise ConfigError(
                 f"store.uri: the disk of {resolve(store)} is full ({_free(store)}). "

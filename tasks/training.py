@@ -18,19 +18,34 @@ from tasks.config import BaseConfig, LocalConfig
 from tasks.progress import Watch
 from tasks.provenance import made
 from tasks.steps import step
-from tasks.trainer.job import DecodeSpec, Job, TrainSpec
+from tasks.trainer.job import UNCUT, DecodeSpec, Job, TrainSpec
 
 _TRAINER = "tasks/trainer/"
 _SHARED = tuple(
     _TRAINER + name
-    for name in ("job.py", "model.py", "adapters.py", "encode.py", "checkpoint.py", "families")
+    for name in (
+        "job.py",
+        "model.py",
+        "adapters.py",
+        "encode.py",
+        "checkpoint.py",
+        "families/__init__.py",
+    )
 )
 _TRAINING = tuple(
     _TRAINER + name for name in ("loop.py", "run.py", "batches.py", "objective.py", "tuned.py")
 )
-_UNCUT = TrainSpec(max_prompt_tokens=1_000_000)
-"""A tuned model reads prompts as it was trained to; a base model was trained to no limit of ours."""
 _ANSWERING = tuple(_TRAINER + name for name in ("predict.py", "generate.py"))
+
+
+def _work(key: str) -> Path:
+    folder = store.home() / "work" / key
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _clear(key: str) -> None:
+    shutil.rmtree(store.home() / "work" / key, ignore_errors=True)
 
 
 @step(sources=("tasks/sources.py",), retries=4, wait_seconds=(2, 8, 32, 60))
@@ -47,11 +62,12 @@ def fetch_model(config: BaseConfig) -> Model:
 
 
 @step(
-    sources=_SHARED + _TRAINING,
+    sources=(*_SHARED, *_TRAINING, "tasks/trainer/families/{base.family}.py"),
     ignoring=("on",),
     retries=2,
     wait_seconds=(5, 30),
     name="train-{spec.method.kind}",
+    afterwards=_clear,
 )
 def train(data: Dataset, base: Model, spec: TrainSpec, on: LocalConfig) -> Model:
     """Tune the base model on the dataset; the same inputs anywhere are the same model.
@@ -77,25 +93,34 @@ def train(data: Dataset, base: Model, spec: TrainSpec, on: LocalConfig) -> Model
         )
         _run(job, on, "training")
         uri, digest = store.commit(out, root, "models", made("train", data, base, spec))
-    shutil.rmtree(work, ignore_errors=True)
     return Model(uri=uri, digest=digest, family=base.family, kind=spec.method.kind, base=base)
 
 
 @step(
-    sources=_SHARED + _ANSWERING,
-    ignoring=("on",),
+    sources=(*_SHARED, *_ANSWERING, "tasks/trainer/families/{model.family}.py"),
+    ignoring=("on", "system"),
     retries=2,
     wait_seconds=(5, 30),
-    name="predict-{model.kind}",
+    name="predict-{system}",
+    afterwards=_clear,
 )
-def predict(model: Model, data: Dataset, spec: DecodeSpec, on: LocalConfig) -> Predictions:
+def predict(
+    model: Model, data: Dataset, spec: DecodeSpec, on: LocalConfig, system: str
+) -> Predictions:
     """Answer the held-out prompts.
+
+    Args:
+        model: Who answers.
+        data: Whose prompts.
+        spec: How answers are drawn, and of which rows.
+        on: Where it runs; never a reason to answer again.
+        system: What the model is in this run, `tuned`, `base` or `champion`: the name of the call.
 
     Raises:
         JobFailed: Generation ended badly; the message holds the last lines of its log.
         TransientError: It was stopped from outside; the next attempt goes on with the next row.
     """
-    work = _work(predict.key(model, data, spec, on))
+    work = _work(predict.key(model, data, spec, on, system))
     root = store.root_of(data.uri)
     with store.scratch(root) as out:
         job = Job(
@@ -107,27 +132,19 @@ def predict(model: Model, data: Dataset, spec: DecodeSpec, on: LocalConfig) -> P
             data=str(store.resolve(data.uri)),
             out=str(out),
             work=str(work),
-            train=_UNCUT if model.kind == "base" else None,
+            train=UNCUT if model.kind == "base" else None,
             decode=spec,
             threads=on.threads,
         )
         _run(job, on, "answering")
         uri, digest = store.commit(out, root, "predictions", made("predict", model, data, spec))
-    shutil.rmtree(work, ignore_errors=True)
     return Predictions(
         uri=uri,
         digest=digest,
-        system="base" if model.kind == "base" else "tuned",
         rows=_count(store.resolve(uri) / "predictions.jsonl"),
         dataset=data.digest,
         model=model.digest,
     )
-
-
-def _work(key: str) -> Path:
-    folder = store.home() / "work" / key
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
 
 
 def _run(job: Job, on: LocalConfig, doing: str) -> None:

@@ -7,14 +7,17 @@ import os
 import subprocess
 import sys
 import time
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 
 from tasks import caching, store
+from tasks.artifacts import Dataset, Model
 from tasks.caching import Locks, components, key_of
 from tasks.config import BaseConfig, FinetuneConfig, LocalConfig, SourceConfig
 from tasks.data import convert, fetch
+from tasks.evaluation import score
 from tasks.training import train
 
 PROJECT = Path(__file__).parents[1]
@@ -78,9 +81,30 @@ def test_a_moved_base_model_has_the_same_key(tmp_path: Path) -> None:
 def test_where_a_step_runs_is_in_no_key() -> None:
     policy = train.cache_policy
     assert isinstance(policy, caching.ContentPolicy)
-    here = policy.parts({"spec": 1, "on": LocalConfig()})
-    there = policy.parts({"spec": 1, "on": LocalConfig(threads=1, timeout_minutes=5)})
+    base = Model.model_construct(digest="d", family="tiny", kind="base")
+    here = policy.parts({"base": base, "on": LocalConfig()})
+    there = policy.parts({"base": base, "on": LocalConfig(threads=1, timeout_minutes=5)})
     assert here == there
+
+
+def test_what_a_step_reads_of_an_artifact_counts_beside_its_bytes() -> None:
+    tiny = Model.model_construct(digest="d", family="tiny", kind="base")
+    for other in ({"family": "llama"}, {"kind": "full"}, {"digest": "e"}):
+        assert key(model=tiny) != key(model=tiny.model_copy(update=other))
+    data = Dataset.model_construct(digest="d", format="messages", records={})
+    assert key(data=data) != key(data=data.model_copy(update={"format": "advertisegen"}))
+
+
+def test_only_the_family_in_use_and_the_named_packages_count() -> None:
+    policy = train.cache_policy
+    assert isinstance(policy, caching.ContentPolicy)
+    base = Model.model_construct(digest="d", family="tiny", kind="base")
+    names = policy.parts({"base": base})
+    assert "source tasks/trainer/families/tiny.py" in names
+    assert "source tasks/trainer/families/llama.py" not in names
+    scoring = score.cache_policy
+    assert isinstance(scoring, caching.ContentPolicy)
+    assert scoring.parts({})["package jieba"] == version("jieba")
 
 
 def test_the_declared_sources_exist_and_count() -> None:

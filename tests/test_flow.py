@@ -16,7 +16,7 @@ CACHEABLE = {
     "stage",
     "fetch_model",
     "train-lora",
-    "predict-lora",
+    "predict-tuned",
     "predict-base",
     "imitate-random",
     "imitate-retrieval",
@@ -107,7 +107,7 @@ def test_an_edited_knob_is_named_in_the_plan(project: Project) -> None:
     plan = project.run("--dry-run", train__learning_rate="0.003")
     assert cached(plan) >= {"fetch", "convert", "stage", "fetch_model", "predict-base"}
     assert plan.reason("train-lora") == "spec.learning_rate: 0.002 → 0.003"
-    assert plan.reason("predict-train-lora") == "on what train-lora will produce"
+    assert plan.reason("predict-tuned") == "on what train-lora will produce"
 
 
 def test_a_plan_changes_nothing(project: Project) -> None:
@@ -150,7 +150,7 @@ def test_a_harmed_artifact_is_found_before_use_and_made_again(project: Project, 
     ran = CACHEABLE - cached(said)
     assert "convert" in ran
     assert any(name.startswith("score-") for name in ran)
-    assert not ran & {"train-lora", "predict-lora", "predict-base"}
+    assert not ran & {"train-lora", "predict-tuned", "predict-base"}
     assert cached(project.run()) == CACHEABLE
 
 

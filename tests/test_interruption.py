@@ -153,7 +153,7 @@ def _cwd(place: Path) -> Path | None:
         "stage",
         "fetch_model",
         "train-lora",
-        "predict-lora",
+        "predict-tuned",
         "predict-base",
         "imitate-random",
         "score-tuned",
@@ -186,7 +186,7 @@ def test_two_runs_at_once_train_once_and_both_end_well(project: Project) -> None
     assert [first.returncode, second.returncode] == [0, 0], outs
     said = [Said(out, "") for out in outs]
     assert said[0].table == said[1].table
-    for step in ("convert", "train-lora", "predict-lora", "score-tuned"):
+    for step in ("convert", "train-lora", "predict-tuned", "score-tuned"):
         states = sorted(each.states[step] for each in said)
         assert states == ["Cached", "Completed"], (step, states)
     whole(project)

@@ -30,7 +30,6 @@ def around(mean: float, half: float = 0.5) -> Interval:
 
 def scores(bleu: float, protocol: str = "chatglm2-v1", **extras: float) -> Scores:
     return Scores.model_construct(
-        system="x",
         protocol=protocol,
         rows=200,
         empty=3,
@@ -153,7 +152,7 @@ def test_a_difference_reads_by_its_interval(low: float, high: float, words: str)
 
 def test_scores_that_are_missing_or_not_finite_do_not_break_the_page() -> None:
     broken = Scores.model_construct(
-        system="x", protocol="p", rows=0, empty=0, metrics={"bleu_4": NAN}, extras={"cut": math.inf}
+        protocol="p", rows=0, empty=0, metrics={"bleu_4": NAN}, extras={"cut": math.inf}
     )
     page = Page(score_table({"tuned": broken, "base": scores(1)}))
     assert column(page, 0, "BLEU-4") == ["n/a", "1.0 (0.5–1.5)"]

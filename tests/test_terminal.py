@@ -38,9 +38,7 @@ def measured(count: int) -> dict[str, Scores]:
     names = ["tuned", "base", "retrieval", "template", "random", "champion"]
     metrics = dict.fromkeys(("rouge_1", "rouge_2", "rouge_l", "bleu_4")[:count], value)
     return {
-        name: Scores.model_construct(
-            system=name, protocol="chatglm2-v1", rows=1070, metrics=metrics
-        )
+        name: Scores.model_construct(protocol="chatglm2-v1", rows=1070, metrics=metrics)
         for name in names
     }
 

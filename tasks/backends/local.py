@@ -24,7 +24,8 @@ from tasks.errors import ConfigError, DataError, JobFailed, PipelineError, Trans
 from tasks.trainer import events
 from tasks.trainer.job import EXIT_CONFIG, EXIT_DATA, EXIT_INTERRUPTED, Job
 
-_GRACE_SECONDS = 60.0
+_GRACE_SECONDS = 120.0
+"""Time for a checkpoint of a large model."""
 _TAIL_LINES = 20
 
 
@@ -47,7 +48,7 @@ def run(job: Job, on: LocalConfig, listen: Listener) -> None:
             tail.append(line.rstrip("\n"))
             listen(tail[-1])
         code = process.wait()
-    if late.is_set():
+    if late.is_set() and code != 0:
         raise JobFailed(
             f"{job.action}: stopped after {on.timeout_minutes:g} minutes, its checkpoint is kept. "
             "Raise compute.timeout_minutes and run again to continue."
@@ -82,17 +83,22 @@ def _stop(process: subprocess.Popen[str]) -> None:
     """End the process: first politely, for its checkpoint; a second Ctrl-C does not wait."""
     try:
         if process.poll() is None:
-            process.terminate()
             # Keep reading, so that a trainer that still has something to say is not blocked.
             threading.Thread(target=_drain, args=(process.stdout,), daemon=True).start()
-            process.wait(_GRACE_SECONDS)
-    except (KeyboardInterrupt, subprocess.TimeoutExpired):
-        process.kill()
-        raise
+            _end(process)
     finally:
+        process.kill()
         process.wait()
         if process.stdin:
             process.stdin.close()
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    process.terminate()
+    try:
+        process.wait(_GRACE_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
 
 
 def _drain(pipe: IO[str]) -> None:
@@ -106,7 +112,7 @@ def _deadline(process: subprocess.Popen[str], minutes: float) -> Iterator[thread
 
     def end() -> None:
         late.set()
-        process.terminate()
+        _end(process)
 
     timer = threading.Timer(minutes * 60, end)
     timer.daemon = True

@@ -4,8 +4,8 @@ Read on both sides: by the configuration (`tasks/config.py`), which shows these 
 and in `--help`, and by the trainer in its process or container. Therefore standard library only.
 The string under a field is its comment, its help and its description in the form.
 
-`TrainSpec` holds everything that decides the weights and nothing that does not: where and on how many
-cores a job runs is the business of `tasks/backends/`.
+`TrainSpec` holds what decides the weights and the curve beside them: where and on how many cores a job runs
+is the business of `tasks/backends/`.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class Full:
 
 @dataclass(frozen=True)
 class TrainSpec:
-    """Everything that decides the weights."""
+    """Everything that decides the weights, and the curve that is kept with them."""
 
     __pydantic_config__: ClassVar[dict[str, Any]] = _DOCUMENTED | {
         "extra": "forbid",
@@ -137,6 +137,10 @@ class TrainSpec:
             self.checkpoint_steps,
         )
         _require(self.dev_rows >= 0, "dev_rows", "must not be negative", self.dev_rows)
+
+
+UNCUT = TrainSpec(max_prompt_tokens=1_000_000)
+"""What a base model answers with: a tuned one reads prompts as it was trained to, a base has no limit of ours."""
 
 
 @dataclass(frozen=True)
