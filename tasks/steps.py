@@ -17,7 +17,9 @@ from typing import Any, Generic, ParamSpec, TypeVar, cast
 
 from prefect import Task
 from prefect.cache_policies import NO_CACHE
+from prefect.filesystems import LocalFileSystem
 from prefect.results import ResultStore
+from prefect.settings import PREFECT_LOCAL_STORAGE_PATH
 
 from tasks import caching
 from tasks.errors import transient
@@ -77,7 +79,7 @@ class Plan:
         return Unknown(name)
 
     def _look_up(self, step: Step[Any, Any], name: str, parts: caching.Components) -> Any:
-        results = cast(ResultStore, ResultStore().update_for_task(step))
+        results = ResultStore(result_storage=_local_results())
         key = caching.key_of(parts)
         if results.exists(key) and not step.refresh_cache:
             result = results.read(key).result
@@ -141,6 +143,11 @@ def describe(result: Any) -> str:
     """Say in a few words what a step produced."""
     told = getattr(result, "told", None)
     return told() if callable(told) else "" if result is None else str(result)
+
+
+def _local_results() -> LocalFileSystem:
+    """Return where results of this machine lie. Prefect's own lookup would start a server to ask for a default."""
+    return LocalFileSystem(basepath=str(PREFECT_LOCAL_STORAGE_PATH.value()))
 
 
 def _damage(results: ResultStore, key: str) -> str | None:

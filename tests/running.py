@@ -23,6 +23,7 @@ class Project:
 
     folder: Path
     api: str
+    """Address of the Prefect server; empty leaves the run to find or start one."""
     knobs: dict[str, str] = field(default_factory=dict)
 
     @classmethod
@@ -69,8 +70,11 @@ class Project:
 
     def environment(self) -> dict[str, str]:
         """Return the environment of a user of this machine with this server."""
-        kept = {name: value for name, value in os.environ.items() if name != "FINETUNE_HOME"}
-        return kept | {"PREFECT_API_URL": self.api, "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
+        ours = ("FINETUNE_HOME", "PREFECT_")
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
+        server = {"PREFECT_API_URL": self.api} if self.api else {}
+        home = {"PREFECT_HOME": str(self.folder.parent / "prefect")}
+        return kept | server | home | {"OMP_NUM_THREADS": "1", "COLUMNS": "200"}
 
     def start(self, *more: str, **knobs: str) -> subprocess.Popen[str]:
         """Start a run and return its process."""

@@ -110,6 +110,13 @@ def test_an_edited_knob_is_named_in_the_plan(project: Project) -> None:
     assert plan.reason("predict-tuned") == "on what train-lora will produce"
 
 
+def test_a_plan_needs_no_server_and_starts_none(project: Project) -> None:
+    online = project.run("--dry-run")
+    offline = Project(project.folder, "http://127.0.0.1:9/api", project.knobs).run("--dry-run")
+    assert offline.out == online.out
+    assert not offline.err
+
+
 def test_a_plan_changes_nothing(project: Project) -> None:
     def everything() -> dict[Path, int]:
         kept = (project.home / "store", project.home / "results")

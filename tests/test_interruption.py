@@ -51,9 +51,10 @@ def waited_for(condition: object, seconds: float, project: Project) -> list[str]
     return project.processes() or ["the condition never held"]
 
 
-def checkpoints(project: Project) -> list[Path]:
-    """Return the finished checkpoints of the training that is under way."""
-    return list((project.home / "work").glob("train-*/step-*/manifest.json"))
+def checkpoints(project: Project) -> set[int]:
+    """Return the steps of the finished checkpoints of the training that is under way."""
+    found = (project.home / "work").glob("train-*/step-*/manifest.json")
+    return {int(path.parent.name.removeprefix("step-")) for path in found}
 
 
 def read_until(process: subprocess.Popen[str], step: str) -> str:
@@ -95,12 +96,19 @@ def test_a_stopped_training_saves_a_checkpoint_and_goes_on_from_it_next_time(
     assert "Traceback" not in said + rest
     assert time.monotonic() - started < 60
     assert not waited_for(lambda: not project.processes(), 10, project)
-    assert checkpoints(project)
+    left = checkpoints(project)
+    assert left
 
-    again = project.run(**LONG)
+    second = project.start(**LONG)
+    assert not waited_for(lambda: checkpoints(project) - left, 120, project)
+    assert min(checkpoints(project) - left) > max(left), "it began again instead of going on"
+    rest, _ = second.communicate(timeout=240)
+    again = Said(rest, "")
+    assert second.returncode == 0, rest
     assert again.states["convert"] == "Cached"
     assert again.digests["train-lora"] == undisturbed.digests["train-lora"]
     assert again.table == undisturbed.table
+    assert not list((project.home / "work").iterdir())
 
 
 def test_a_training_whose_flow_is_killed_ends_itself_with_a_checkpoint(
@@ -115,8 +123,8 @@ def test_a_training_whose_flow_is_killed_ends_itself_with_a_checkpoint(
     assert again.digests["train-lora"] == undisturbed.digests["train-lora"]
 
 
-def test_a_trainer_that_is_killed_is_started_again_by_the_same_run_or_said_so(
-    project: Project,
+def test_a_trainer_that_is_stopped_from_outside_is_started_again_by_the_same_run(
+    project: Project, undisturbed: Said
 ) -> None:
     process = project.start(**LONG)
     assert not waited_for(lambda: checkpoints(project), 120, project)
@@ -128,7 +136,7 @@ def test_a_trainer_that_is_killed_is_started_again_by_the_same_run_or_said_so(
     os.kill(trainer, signal.SIGTERM)
     rest, _ = process.communicate(timeout=240)
     assert process.returncode == 0, rest
-    assert "train-lora" in rest
+    assert Said(rest, "").digests["train-lora"] == undisturbed.digests["train-lora"]
 
 
 def _command(place: Path) -> bytes:

@@ -77,7 +77,7 @@ def _table(heading: str = "") -> Table:
 def step_line(line: StepLine) -> RenderableType:
     """Return the line of one step as it ends; lines that are printed one by one stay aligned."""
     grid = Table.grid(padding=(0, 2))
-    grid.add_column(min_width=16, no_wrap=True)
+    grid.add_column(min_width=18, no_wrap=True)
     grid.add_column(min_width=9, no_wrap=True)
     grid.add_column(min_width=11, no_wrap=True, justify="right")
     grid.add_column(ratio=1, overflow="fold")
