@@ -77,7 +77,7 @@ def test_lines_of_steps_stay_aligned_when_they_are_printed_one_by_one() -> None:
     lines = [printed(terminal.step_line(line), width=100).splitlines()[0] for line in LINES]
     assert [
         line.index(word) for line, word in zip(lines, ("2 files", "loss", "Job"), strict=True)
-    ] == [42] * 3
+    ] == [44] * 3
 
 
 def test_scores_stand_with_their_intervals_on_one_line_at_80_columns() -> None:
