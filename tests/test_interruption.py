@@ -99,9 +99,14 @@ def test_a_stopped_training_saves_a_checkpoint_and_goes_on_from_it_next_time(
     left = checkpoints(project)
     assert left
 
-    second = project.start(**LONG)
-    assert not waited_for(lambda: checkpoints(project) - left, 120, project)
-    assert min(checkpoints(project) - left) > max(left), "it began again instead of going on"
+    second, seen = project.start(**LONG), set[int]()
+
+    def went_on() -> bool:
+        seen.update(checkpoints(project) - left)
+        return bool(seen)
+
+    assert not waited_for(went_on, 120, project)
+    assert min(seen) > max(left), "it began again instead of going on"
     rest, _ = second.communicate(timeout=240)
     again = Said(rest, "")
     assert second.returncode == 0, rest
