@@ -12,6 +12,7 @@ os.environ["PREFECT_SERVER_LOGGING_LEVEL"] = "CRITICAL"
 os.environ["PREFECT_LOGGING_TO_API_ENABLED"] = "false"
 os.environ["DO_NOT_TRACK"] = "1"
 
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -26,6 +27,9 @@ from prefect.settings import (
 from prefect.testing.utilities import prefect_test_harness
 
 PROJECT = Path(__file__).parents[1]
+
+# A job that a shell put into the background ignores Ctrl-C, and so would every process started here.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture
