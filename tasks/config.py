@@ -149,7 +149,7 @@ class ServingConfig(Section):
     """Address to listen on."""
     port: Annotated[int, Field(ge=0, le=65535)] = 0
     """Port to listen on; 0 takes a free one."""
-    golden_prompts: Annotated[int, Field(ge=1, le=1000)] = 8
+    golden_prompts: Annotated[int, Field(ge=1, le=1000)] = 4
     """Rows of the run that are sent to the served model; its answers must be the offline ones."""
     startup_seconds: Annotated[float, Field(gt=0)] = 120.0
     """The server must answer its health check within so many seconds."""

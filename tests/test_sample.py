@@ -184,18 +184,18 @@ def test_the_base_model_tells_what_it_is_asked_about_soberly() -> None:
     assert told >= 0.9 * values
 
 
-@torch.no_grad()
 def ask(messages: list[dict[str, str]]) -> str:
     prompt = torch.tensor([TINY.prompt(tokenizer(), messages)])
     stop = TINY.stop_ids(tokenizer())
-    whole = base().generate(
-        input_ids=prompt,
-        attention_mask=torch.ones_like(prompt),
-        max_new_tokens=120,
-        do_sample=False,
-        eos_token_id=stop,
-        pad_token_id=stop[0],
-    )
+    with torch.no_grad():
+        whole = base().generate(
+            input_ids=prompt,
+            attention_mask=torch.ones_like(prompt),
+            max_new_tokens=120,
+            do_sample=False,
+            eos_token_id=stop,
+            pad_token_id=stop[0],
+        )
     answer: str = tokenizer().decode(whole[0, prompt.shape[1] :], skip_special_tokens=True)
     return answer
 

@@ -90,11 +90,14 @@ def garments(
     """
     rng = random.Random(seed)
     taken = {frozenset(row.attributes) for row in others}
-    apart = [frozenset(row.attributes) for row in held_out]
+    apart: dict[tuple[str, str], list[frozenset[tuple[str, str]]]] = {}
+    for row in held_out:
+        apart.setdefault(row.attributes[-1], []).append(frozenset(row.attributes))
     while True:
         attributes = draw_attributes(rng)
         identity = frozenset(attributes)
-        if identity not in taken and not any(row <= identity for row in apart):
+        leaks = any(row <= identity for last in attributes for row in apart.get(last, ()))
+        if identity not in taken and not leaks:
             taken.add(identity)
             yield Garment(attributes, advertise(attributes, rng))
 

@@ -1,9 +1,9 @@
 """Make the tiny base model: what a fine-tuning run starts from where there is no network.
 
-It is a true GLM (`GlmForCausalLM`, the class of ChatGLM2 and 3 and of GLM-4) with its own tokenizer,
-and can do what a base model should: it knows the words of garments and of their advertisements and
-describes a garment soberly. It has never seen attributes answered with an advertisement: that is what
-fine-tuning teaches. Its exercises, of other garments than all rows of the data set:
+It is a true GLM (`GlmForCausalLM`, into which ChatGLM2 and 3 convert) with its own tokenizer. It knows
+the words of garments and of their advertisements, and tells the attributes of a garment soberly. It
+has never seen attributes answered with an advertisement: that is what fine-tuning teaches. Its
+exercises, none of a garment of the data set:
 
     类型#裙*裙长#短裙*颜色#白色              →  这是一条短裙，颜色是白色。    (five sober styles)
     写一段短裙的广告。                       →  an advertisement of any short skirt
@@ -12,8 +12,8 @@ Batches, schedule and objective are the trainer's; the optimizer is not. Matrice
 after 94 CPU seconds had the loss 0.92 where AdamW, the trainer's, had 1.73 after 118, and a base model
 is made from random weights only here. The weights are kept in float16.
 
-Run `python -m deployments.sample.pretrain` to make `base/` again: about 5 minutes on 2 cores. The same
-machine gives the same bytes.
+Run `python -m deployments.sample.pretrain` to make `base/` again: 11 minutes on 2 cores that had other
+work too. The same machine gives the same bytes.
 """
 
 from __future__ import annotations
@@ -38,7 +38,19 @@ from tasks.trainer.objective import scored, summed_loss
 from tasks.trainer.run import learning_rate
 
 ROWS = 60_000
-SPEC = TrainSpec(method=Full(), epochs=1, learning_rate=3e-3, global_batch=32)
+# Complete, so that another default elsewhere does not make another base model.
+SPEC = TrainSpec(
+    method=Full(),
+    epochs=1,
+    learning_rate=3e-3,
+    global_batch=32,
+    warmup=0.05,
+    decay="cosine",
+    clip=1.0,
+    max_prompt_tokens=128,
+    max_answer_tokens=256,
+    seed=17,
+)
 MUON_RATE = 0.02
 # sums of floats depend on how many threads share them
 THREADS = 2
