@@ -5,6 +5,7 @@ PYTHON ?= python3
 VENV   := .venv
 PY     := $(VENV)/bin/python
 READY  := $(VENV)/.ready
+SECOND_S3 := .venv-s3/.ready
 
 .PHONY: run test test-slow check serve stop bench clean help
 .DEFAULT_GOAL := help
@@ -20,13 +21,19 @@ $(READY): pyproject.toml constraints.txt
 	@rm -rf build finetune_flows.egg-info
 	@touch $(READY)
 
+# a second S3 server, which checks checksums; apart, because it pins another botocore
+$(SECOND_S3):
+	@$(PYTHON) -m venv .venv-s3
+	@.venv-s3/bin/python -m pip install --quiet --disable-pip-version-check ministack==1.5.33
+	@touch $@
+
 run: $(READY)   ## fine-tune, score and serve on the embedded default
 	@$(PY) -m flows.finetune $(ARGS)
 
 test: $(READY)  ## the suite, under ten minutes
 	@$(PY) -m pytest --quiet --durations=5 $(ARGS)
 
-test-slow: $(READY)  ## kills, restarts, concurrency: what takes longer
+test-slow: $(READY) $(SECOND_S3)  ## kills, restarts, concurrency, a second S3: what takes longer
 	@$(PY) -m pytest --quiet -m slow --durations=5 $(ARGS)
 
 check: $(READY) ## format, lint, types
@@ -42,7 +49,8 @@ stop: $(READY)  ## stop every model that is served on this machine
 
 bench: $(READY) ## speed, side by side with the published code
 	@$(PY) -m bench.metrics
+	@$(PY) -m bench.data
 
 clean:          ## forget the environment, the cache and the store
 	@test ! -x $(PY) || $(PY) -m flows.teardown
-	rm -rf $(VENV) .finetune
+	rm -rf $(VENV) .venv-s3 .finetune
