@@ -120,3 +120,49 @@ def test_the_record_lists_every_file_with_its_digest(tmp_path: Path) -> None:
     assert record["files"] == [
         {"path": "a.txt", "size": 5, "sha256": store.file_digest(Path(uri) / "a.txt")}
     ]
+
+
+def test_a_file_called_record_below_a_folder_is_a_file_like_any_other(tmp_path: Path) -> None:
+    with store.scratch(str(tmp_path)) as folder:
+        (folder / "more").mkdir()
+        (folder / "more" / store.RECORD).write_text("mine")
+        uri, digest = store.commit(folder, str(tmp_path), "things", {})
+    assert [file["path"] for file in store.record(uri)["files"]] == [f"more/{store.RECORD}"]
+    (Path(uri) / "more" / store.RECORD).write_text("other")
+    assert store.trouble(uri, digest)
+
+
+def test_a_folder_can_be_copied_into_a_store_and_stays(tmp_path: Path) -> None:
+    uri, digest = put(tmp_path / "one")
+    copied, same = store.put(Path(uri), str(tmp_path / "two"), "things", {"step": "copy"})
+    assert same == digest
+    assert copied == f"{tmp_path}/two/things/{digest[:16]}"
+    assert store.trouble(uri, digest) is None
+    assert store.record(uri)["made"] == {"step": "test"}
+    assert store.record(copied)["made"] == {"step": "copy"}
+    assert store.put(Path(uri), str(tmp_path / "two"), "things", {}) == (copied, digest)
+
+
+def test_a_store_is_recognised_however_it_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("FINETUNE_HOME", raising=False)
+    uri, _ = put(tmp_path)
+    assert store.lies_in(uri, f"{tmp_path}/")
+    assert store.lies_in(uri, f"file://{tmp_path}")
+    assert not store.lies_in(uri, f"{tmp_path}/other")
+    assert store.lies_in(f"{store.local()}/things/0", str(PROJECT / ".finetune" / "store"))
+    assert store.lies_in("s3://bucket/x/things/0", "s3://bucket/x/")
+    assert not store.lies_in("s3://bucket/x/things/0", "s3://bucket")
+    assert not store.lies_in(uri, "s3://bucket/x")
+
+
+def test_a_store_is_tried_before_anything_is_spent(tmp_path: Path) -> None:
+    store.check(str(tmp_path / "new"))
+    assert list((tmp_path / "new").iterdir()) == []
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match=r"^store\.uri: .*cannot be written"):
+        store.check(str(tmp_path / "file"))
+    for other in ("gs://bucket/x", "https://host/x", "S3://bucket"):
+        with pytest.raises(ConfigError, match=r"^store\.uri: only folders and buckets can be"):
+            store.check(other)

@@ -1,4 +1,4 @@
-"""The store: directories named by the digest of what is in them, finished when their record exists.
+"""The store that is a folder: directories named by the digest of what is in them.
 
     <store>/<kind>/<first 16 digits of the digest>/…files…, record.json
 
@@ -27,11 +27,12 @@ from typing import Any
 
 from tasks.errors import ConfigError, TransientError
 
-PROJECT = Path(__file__).resolve().parent.parent
+PROJECT = Path(__file__).resolve().parents[2]
 """The folder that relative addresses start from."""
 RECORD = "record.json"
 _INCOMING = ".incoming"
-_DIGITS = 16
+DIGITS = 16
+"""Digits of the digest that name a directory."""
 
 _known: dict[tuple[str, int, int, int], str] = {}
 
@@ -51,9 +52,9 @@ def resolve(uri: str) -> Path:
     return PROJECT / uri.removeprefix("file://")
 
 
-def root_of(uri: str) -> str:
-    """Return the store that an artifact lies in, so that what is made of it lands beside it."""
-    return uri.rsplit("/", 2)[0]
+def address(store: str, kind: str, digest: str) -> str:
+    """Return where an artifact lies in a store."""
+    return f"{store.rstrip('/')}/{kind}/{digest[:DIGITS]}"
 
 
 def file_digest(path: Path) -> str:
@@ -71,7 +72,7 @@ def listing(directory: Path) -> list[dict[str, Any]]:
     files = sorted(
         (path.relative_to(directory).as_posix(), path)
         for path in directory.rglob("*")
-        if path.is_file() and path.name != RECORD
+        if path.is_file() and path != directory / RECORD
     )
     return [
         {"path": name, "size": path.stat().st_size, "sha256": file_digest(path)}
@@ -201,26 +202,62 @@ def commit(directory: Path, store: str, kind: str, made: Mapping[str, Any]) -> t
     """
     files = listing(directory)
     digest = digest_of(files)
-    uri = f"{store.rstrip('/')}/{kind}/{digest[:_DIGITS]}"
+    uri = address(store, kind, digest)
     target = resolve(uri)
     with writing(store):
-        text = json.dumps({"digest": digest, "files": files, "made": made}, indent=2, default=str)
-        _write_synced(directory, text)
+        write_synced(directory / RECORD, record_text(digest, files, made))
         target.parent.mkdir(parents=True, exist_ok=True)
         with (target.parent / ".lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if trouble(uri, digest) is None:
                 return uri, digest
-            if target.exists():
-                damaged = directory.with_name(f"{directory.name}-damaged")
-                target.rename(damaged)
-                shutil.rmtree(damaged, ignore_errors=True)
-            directory.rename(target)
+            swap_in(directory, target)
     return uri, digest
 
 
-def _write_synced(directory: Path, text: str) -> None:
-    with (directory / RECORD).open("w", encoding="utf-8") as file:
-        file.write(text)
+def swap_in(directory: Path, target: Path) -> None:
+    """Move what `scratch` yielded to its place; a damaged directory that lies there goes."""
+    if target.exists():
+        damaged = directory.with_name(f"{directory.name}-damaged")
+        target.rename(damaged)
+        shutil.rmtree(damaged, ignore_errors=True)
+    directory.rename(target)
+
+
+def record_text(digest: str, files: list[dict[str, Any]], made: Mapping[str, Any]) -> bytes:
+    """Return the bytes of a record."""
+    text = json.dumps({"digest": digest, "files": files, "made": made}, indent=2, default=str)
+    return text.encode()
+
+
+def write_synced(path: Path, content: bytes) -> None:
+    """Write a file and wait until the disk has it."""
+    with path.open("wb") as file:
+        file.write(content)
         file.flush()
         os.fsync(file.fileno())
+
+
+def put(folder: Path, store: str, kind: str, made: Mapping[str, Any]) -> tuple[str, str]:
+    """Copy a folder into the store and return its address and digest.
+
+    Raises:
+        ConfigError: The store cannot be written, or its disk is full.
+    """
+    with scratch(store) as copy, writing(store):
+        shutil.copytree(folder, copy, dirs_exist_ok=True)
+        return commit(copy, store, kind, made)
+
+
+def check(store: str) -> None:
+    """Try the store by writing a file of our own and removing it.
+
+    Raises:
+        ConfigError: It cannot be written.
+    """
+    folder = resolve(store)
+    with writing(store):
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / f".probe-{uuid.uuid4().hex}"
+        probe.write_bytes(b"x")
+        probe.unlink()
