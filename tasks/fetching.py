@@ -1,0 +1,91 @@
+"""Bring what lies behind addresses into the store, and remember what each place called it.
+
+A place that says "unchanged" for what it called the content the last time need not send it again; what is gone
+from the store is sent again all the same. How each kind of address is read is in `sources/`.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from tasks import sources, store
+from tasks.reports.progress import Bar
+
+
+@dataclass(frozen=True)
+class Brought:
+    """What lies in the store now."""
+
+    uri: str
+    digest: str
+    names: list[str]
+    """Files that were fetched, relative to `uri`, in the order of the requests."""
+
+
+def bring(requests: Mapping[str, sources.Request], kind: str, made: Mapping[str, Any]) -> Brought:
+    """Bring addresses into one artifact of this machine's store.
+
+    Args:
+        requests: What to fetch, by the folder of the artifact that it goes to; `.` is the artifact itself.
+        kind: Sort of artifact: `raw`, `models`.
+        made: How it was made, for the record.
+
+    Raises:
+        ConfigError: There is nothing to fetch, or it may not be fetched.
+        DataError: What arrived is not what was expected.
+        TransientError: The network failed; worth another try.
+    """
+    names: dict[str, list[str]] = {}
+    tags: dict[str, str] = {}
+    with store.scratch(store.local()) as folder:
+        for below, request in requests.items():
+            earlier, tag = _earlier(request)
+            arrival = _fetch(request, folder / below, tag if earlier else "")
+            tags[below] = arrival.tag
+            if arrival.names:
+                names[below] = [str(Path(below) / name) for name in arrival.names]
+            elif earlier and len(requests) == 1:
+                return earlier
+            elif earlier:
+                names[below] = _take(earlier, folder)
+        uri, digest = store.commit(folder, store.local(), kind, made)
+    for below, request in requests.items():
+        if not tags[below]:
+            continue
+        note = Brought(uri, digest, names[below])
+        sources.Known(tags[below], json.dumps(asdict(note))).keep(request)
+    return Brought(uri, digest, [name for each in names.values() for name in each])
+
+
+def _earlier(request: sources.Request) -> tuple[Brought | None, str]:
+    """Return what a request became the last time, when the store still holds it, and what the place called it."""
+    known = sources.Known.of(request)
+    if known is None or not known.tag:
+        return None, ""
+    try:
+        earlier = Brought(**json.loads(known.artifact))
+    except (ValueError, TypeError):
+        return None, ""
+    whole = store.trouble(earlier.uri, earlier.digest) is None
+    return (earlier if whole else None), known.tag
+
+
+def _fetch(request: sources.Request, into: Path, tag: str) -> sources.Arrival:
+    into.mkdir(exist_ok=True)
+    with Bar("fetching") as bar:
+        return sources.fetch(
+            request, into, tag, lambda done, total: bar.update(done, total or None, "byte")
+        )
+
+
+def _take(earlier: Brought, folder: Path) -> list[str]:
+    """Copy what the place did not send again."""
+    for name in earlier.names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(store.resolve(earlier.uri) / name, folder / name)
+    return earlier.names
