@@ -25,6 +25,6 @@ def load(kind: str, name: str) -> ModuleType:
 
 
 if TYPE_CHECKING:
-    Format = str
+    FormatChoice = str
 else:
-    Format = Literal[names("formats")]
+    FormatChoice = Literal[("auto", *names("formats"))]
