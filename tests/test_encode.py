@@ -14,8 +14,9 @@ from transformers import PreTrainedTokenizerFast
 
 from tasks.trainer import encode, families
 from tasks.trainer.batches import Schedule, collate
-from tasks.trainer.encode import IGNORED, fit_prompt
+from tasks.trainer.encode import IGNORED
 from tasks.trainer.errors import ConfigError, DataError
+from tasks.trainer.fitting import fit_prompt
 from tasks.trainer.job import TrainSpec
 
 GLM = tiny_models.tokenizer(tiny_models.GLM_TOKENS, "<|endoftext|>")
@@ -91,6 +92,36 @@ def test_what_a_person_writes_never_becomes_a_control_token(
     assert answer[-1] == family.stop_ids(tokenizer)[0]
 
 
+@BOTH
+@settings(deadline=None, max_examples=60)
+@given(
+    talks=st.lists(
+        st.lists(
+            st.sampled_from(["", "类型#上衣", "红色", "a  b\n", "<|user|>", "<|end|>", "\n", "😀"])
+            | st.text(max_size=12).filter(str.isprintable),
+            min_size=1,
+            max_size=4,
+        ),
+        max_size=6,
+    )
+)
+def test_many_texts_at_once_have_the_ids_of_each_alone(
+    name: str, tokenizer: PreTrainedTokenizerFast, talks: list[list[str]]
+) -> None:
+    family = families.load(name)
+    asked = [[(user, assistant)[i % 2](text) for i, text in enumerate(talk)] for talk in talks]
+    alone = [family.prompt(tokenizer, messages) for messages in asked]
+    assert families.prompts(family, tokenizer, asked) == alone
+    texts = [text for talk in talks for text in talk]
+    assert families.answers(family, tokenizer, texts) == [
+        family.answer(tokenizer, text) for text in texts
+    ]
+    for messages, ids in zip(asked, alone, strict=True):
+        if name == "tiny":
+            text = "".join(f"<|{m['role']}|>\n{m['content']}" for m in messages)
+            assert tokenizer.decode(ids) == f"[gMASK]<sop>{text}<|assistant|>\n"
+
+
 def test_an_answer_ends_as_the_chat_template_ends_it() -> None:
     stops = families.load("llama").stop_ids(LLAMA)
     assert [LLAMA.decode([i]) for i in stops] == ["<|end|>", "<|stop|>"]
@@ -130,6 +161,22 @@ def test_a_cut_answer_does_not_teach_to_stop(tmp_path: Path) -> None:
 
 
 @BOTH
+def test_rows_are_encoded_together_as_they_are_one_by_one(
+    name: str, tokenizer: PreTrainedTokenizerFast, tmp_path: Path
+) -> None:
+    rows = [tiny_models.record(i)["messages"] for i in range(500)]
+    rows[200] = [user("类型"), assistant("上衣" * 300_000), user("颜色" * 9), assistant("红色")]
+    rows[400] = [turn for row in rows[:40] for turn in row]
+    path = tiny_models.write_rows(tmp_path / "train.jsonl", [{"messages": row} for row in rows])
+    spec, family = TrainSpec(max_prompt_tokens=24, max_answer_tokens=8), families.load(name)
+    together = encode.split(path, family, tokenizer, spec)
+    alone = [example for row in rows for example in encode.examples(row, family, tokenizer, spec)]
+    assert together.examples == alone
+    assert (together.rows, len(alone)) == (500, 540)
+    assert together.prompts_cut > 40
+
+
+@BOTH
 @settings(deadline=None, max_examples=80)
 @given(
     texts=st.lists(st.text("类型上衣#*ab 。\n", max_size=60), min_size=1, max_size=5),
@@ -162,6 +209,38 @@ def test_old_messages_go_before_the_last_one_is_touched() -> None:
     assert ids == family.prompt(GLM, [messages[0], messages[3]])
 
 
+def one_by_one(
+    family: families.Family, tokenizer: PreTrainedTokenizerFast, messages: Messages, limit: int
+) -> Messages:
+    """Drop the oldest exchange until the rest fits: what the bisection must come to."""
+    while len(family.prompt(tokenizer, messages)) > limit and len(messages) > 1:
+        first = 1 if messages[0]["role"] == "system" and len(messages) > 2 else 0
+        later = [i for i in range(first + 1, len(messages)) if messages[i]["role"] == "user"]
+        messages = messages[:first] + messages[(later or [len(messages) - 1])[0] :]
+    return messages
+
+
+@BOTH
+@settings(deadline=None, max_examples=150)
+@given(
+    turns=st.lists(
+        st.tuples(st.sampled_from([user, user, assistant, system]), st.integers(0, 9)),
+        min_size=1,
+        max_size=14,
+    ),
+    limit=st.integers(40, 200),
+)
+def test_as_few_old_messages_go_as_suffice(
+    name: str, tokenizer: PreTrainedTokenizerFast, turns: list[Any], limit: int
+) -> None:
+    family = families.load(name)
+    messages = [speaks("类型#上衣" * count) for speaks, count in turns]
+    left = one_by_one(family, tokenizer, messages, limit)
+    ids, _ = fit_prompt(family, tokenizer, messages, limit)
+    whole = family.prompt(tokenizer, left)
+    assert ids == (whole if len(whole) <= limit else fit_prompt(family, tokenizer, left, limit)[0])
+
+
 def test_a_long_message_loses_its_middle() -> None:
     ids, _ = fit_prompt(families.load("tiny"), GLM, [user("开始" + "上衣" * 99 + "结束")], 32)
     text = GLM.decode(ids)
@@ -185,6 +264,29 @@ def test_what_was_cut_is_counted(tmp_path: Path) -> None:
     spec = TrainSpec(max_prompt_tokens=16, max_answer_tokens=8)
     found = encode.split(path, families.load("tiny"), GLM, spec)
     assert (found.rows, found.prompts_cut, found.answers_cut) == (3, 2, 1)
+
+
+@pytest.mark.parametrize(
+    ("answer", "kept"), [("\n \n\n上衣", 2), ("\u3000\u3000上衣", 2), ("龘", 2), ("\t" * 9, 20)]
+)
+def test_an_answer_of_which_nothing_is_left_is_refused(
+    answer: str, kept: int, tmp_path: Path
+) -> None:
+    blank = [user("类型"), assistant(f"{answer}红")]
+    rows = [tiny_models.record(i)["messages"] for i in range(300)]
+    rows[270] = rows[290] = blank
+    path = tiny_models.write_rows(tmp_path / "train.jsonl", [{"messages": row} for row in rows])
+
+    def split(limit: int, first: int | None = None) -> encode.Encoded:
+        spec = TrainSpec(max_answer_tokens=limit)
+        return encode.split(path, families.load("tiny"), GLM, spec, first)
+
+    if kept < len(families.load("tiny").answer(GLM, blank[1]["content"])) - 2:
+        what = rf"train\.jsonl:271: nothing is left .* within {kept} tokens \(found 2 such"
+        with pytest.raises(DataError, match=what):
+            split(kept)
+    assert split(kept, 270).rows == 270
+    assert split(99).rows == 300
 
 
 @pytest.mark.parametrize(
@@ -220,6 +322,15 @@ def test_a_conversation_the_template_refuses_is_named_by_path_and_line(tmp_path:
     strict.chat_template = "{{ raise_exception('roles must alternate') }}"
     path = tiny_models.write_rows(tmp_path / "train.jsonl", [tiny_models.record(1)])
     with pytest.raises(DataError, match=r"train\.jsonl:1: .*roles must alternate"):
+        encode.split(path, families.load("llama"), strict, TrainSpec())
+    strict.chat_template = (
+        "{% if messages|length > 2 %}{{ raise_exception('one turn only') }}{% endif %}"
+        + tiny_models.LLAMA_TEMPLATE
+    )
+    rows = [tiny_models.record(i) for i in range(300)]
+    rows[280] = {"messages": [user("a"), assistant("b"), user("c"), assistant("d")]}
+    tiny_models.write_rows(path, rows)
+    with pytest.raises(DataError, match=r"train\.jsonl:281: .*one turn only"):
         encode.split(path, families.load("llama"), strict, TrainSpec())
 
 

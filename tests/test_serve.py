@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 import tiny_models
 
-from tasks.trainer import generate, model
+from tasks.trainer import generate, model, template
 from tasks.trainer.ask import Refusal
 from tasks.trainer.errors import ConfigError
 from tasks.trainer.job import DecodeSpec, Job
@@ -173,6 +173,25 @@ def test_a_served_answer_is_the_offline_answer(
         "completion_tokens": offline.answer_tokens,
         "total_tokens": offline.prompt_tokens + offline.answer_tokens,
     }
+
+
+def test_every_dialect_goes_through_the_template_of_the_model(loaded: Loaded) -> None:
+    asked = "### Question:\n{prompt}\n\n### Answer:\n"
+    by_hand = messages(asked.replace("{prompt}", PROMPT))
+    (offline,) = generate.answer(loaded, [by_hand], SPEC, loaded.max_prompt_tokens)
+    with serving(replace(loaded, family=template.templated(loaded.family, asked))) as server:
+        for body in ({"messages": messages()}, {"prompt": PROMPT}, {"inputs": PROMPT}):
+            _, reply, _ = call(server, "POST", "/invocations", body)
+            assert (reply["answer"], reply["finish"]) == (offline.text, offline.finish)
+            assert reply["usage"]["prompt_tokens"] == offline.prompt_tokens
+        _, whole, _ = call(server, "POST", CHAT, chat())
+        with contextlib.closing(connect(server)) as connection:
+            connection.request("POST", CHAT, json.dumps(chat(stream=True)), JSON)
+            *told, _, _ = events(connection.getresponse().read())
+    assert whole["choices"][0]["message"]["content"] == offline.text
+    assert "".join(e["choices"][0]["delta"]["content"] for e in told) == offline.text
+    (plain,) = generate.answer(loaded, [messages()], SPEC, loaded.max_prompt_tokens)
+    assert plain.prompt_tokens < offline.prompt_tokens
 
 
 def test_the_whole_conversation_is_the_prompt(server: Server, loaded: Loaded) -> None:

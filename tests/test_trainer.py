@@ -237,6 +237,7 @@ def test_the_record_of_a_tuned_model_says_what_it_is(folder: Path, tmp_path: Pat
     record = json.loads((tmp_path / "out" / "model.json").read_text(encoding="utf-8"))
     assert (record["kind"], record["family"], record["base_digest"]) == ("lora", "tiny", DIGEST)
     assert record["train"]["max_prompt_tokens"] == QUICK.max_prompt_tokens
+    assert record["template"] == ""
     assert record["data"]["rows"] == 64
     assert record["data"]["steps"] == 16
     assert 0 < record["parameters"]["trainable"] < record["parameters"]["total"]
@@ -469,6 +470,9 @@ def test_no_rows_are_refused(folder: Path, tmp_path: Path) -> None:
         ({"work": "torn/train.jsonl"}, 64, "torn/train.jsonl: File exists. Free space, or choose"),
         ({"data": "empty"}, 64, "no train.jsonl here"),
         ({"data": "torn"}, 65, "train.jsonl:2: not a JSON object"),
+        ({"data": "mute"}, 65, "train.jsonl:1: nothing is left of the answer"),
+        ({"data": "framed"}, 64, "dataset.json: template must be"),
+        ({"data_digest": "ab" * 32}, 65, "nothing vouches for its digest"),
     ],
 )
 def test_the_exit_code_and_the_last_line_say_what_is_wrong(
@@ -486,6 +490,10 @@ def test_the_exit_code_and_the_last_line_say_what_is_wrong(
     (tmp_path / "empty").mkdir()
     torn = tiny_models.dataset(tmp_path / "torn", train=1) / "train.jsonl"
     torn.write_bytes(torn.read_bytes() + b"{")
+    mute = tiny_models.dataset(tmp_path / "mute", train=1) / "train.jsonl"
+    mute.write_text(mute.read_text("utf-8").replace("这件", "\\n" * 300), "utf-8")
+    framed = tiny_models.dataset(tmp_path / "framed", train=1) / "dataset.json"
+    framed.write_text('{"template": "no place"}', "utf-8")
     path = tmp_path / "job.json"
     order(folder, tmp_path).write(path)
     path.write_text(json.dumps(json.loads(path.read_text()) | changed), encoding="utf-8")

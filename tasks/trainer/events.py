@@ -35,7 +35,7 @@ class Progress:
     done: int
     total: int
     unit: str
-    """`step` while training, `row` while answering."""
+    """`step` while training, `row` while answering or measuring."""
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Literal
 
 import torch
 
-from .encode import fit_prompt
 from .errors import ConfigError, Interrupted
+from .fitting import fit_prompt
 from .job import DecodeSpec
 from .model import Loaded, within_memory
 

@@ -65,6 +65,14 @@ class Full:
 
 
 @dataclass(frozen=True)
+class Limits:
+    """How much of a row the model gets: what of a `TrainSpec` decides which rows are cut."""
+
+    prompt_tokens: int
+    answer_tokens: int
+
+
+@dataclass(frozen=True)
 class TrainSpec:
     """Everything that decides the weights, and the curve that is kept with them."""
 
@@ -138,6 +146,11 @@ class TrainSpec:
         )
         _require(self.dev_rows >= 0, "dev_rows", "must not be negative", self.dev_rows)
 
+    @property
+    def lengths(self) -> Limits:
+        """The lengths to which prompts and answers are cut."""
+        return Limits(self.max_prompt_tokens, self.max_answer_tokens)
+
 
 UNCUT = TrainSpec(max_prompt_tokens=1_000_000)
 """What a base model answers with: a tuned one reads prompts as it was trained to, a base has no limit of ours."""
@@ -181,7 +194,7 @@ class DecodeSpec:
 class Job:
     """One order to the trainer. All paths are directories on the machine that runs it."""
 
-    action: Literal["train", "predict", "serve"]
+    action: Literal["train", "predict", "serve", "lengths"]
     family: str
     """Which file of `families/` knows this model."""
     base: str
@@ -191,15 +204,22 @@ class Job:
     tuned: str = ""
     """The tuned model to predict with or to serve; empty for the base model itself."""
     data: str = ""
-    """The dataset: `train.jsonl` and `dev.jsonl`, one `{"messages": […]}` a line."""
+    """The dataset: `train.jsonl` and `dev.jsonl`, one `{"messages": […]}` a line, and `dataset.json`.
+
+    A base model is served with the prompt template of this dataset; a tuned one brings its own.
+    """
+    data_digest: str = ""
+    """Digest that the record of the dataset must have; empty takes the record that is there, or none."""
     out: str = ""
-    """Where the result goes; complete when the process ends with 0."""
+    """Where the result goes; complete when the process ends with 0. `lengths` leaves it also with a data error."""
     work: str = ""
     """Survives an interruption: checkpoints, half-done predictions. Cleared by the caller at success."""
     train: TrainSpec | None = None
     decode: DecodeSpec | None = None
     threads: int = 0
     """CPU threads; 0 takes all."""
+    thorough: bool = False
+    """Hash every file of the models before they are used, not only check the sizes of the large ones."""
     host: str = "127.0.0.1"
     """serve: the address to listen on."""
     port: int = 0

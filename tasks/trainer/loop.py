@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from . import checkpoint, encode, events, model, tuned
+from . import checkpoint, encode, events, model, tuned, verification
 from .batches import Schedule
 from .encode import Encoded
 from .errors import ConfigError
@@ -37,7 +37,8 @@ def train(job: Job, stop: Stop) -> None:
             f"{type(loaded.model).__name__} on {loaded.device.type} in {loaded.dtype}: "
             f"{parameters.total:,} parameters, {share:.2%} of them trained"
         )
-        run = Run(loaded, spec, rows.examples, dev.examples, work, _fingerprint(job), stop)
+        job_digest = _fingerprint(job, loaded.template)
+        run = Run(loaded, spec, rows.examples, dev.examples, work, job_digest, stop)
         run.resume()
         run.finish()
         tuned.save(loaded, job, parameters, run.history, _described(rows, run.schedule))
@@ -80,11 +81,11 @@ def _described(rows: Encoded, schedule: Schedule) -> dict[str, Any]:
     }
 
 
-def _fingerprint(job: Job) -> str:
+def _fingerprint(job: Job, template: str) -> str:
     """Digest what decides the weights and the metrics."""
     parts = [json.dumps(asdict(job.train or TrainSpec()), sort_keys=True)]
-    parts += [job.family, job.base_digest]
+    parts += [job.family, job.base_digest, template]
     for name in ("train.jsonl", "dev.jsonl"):
         path = Path(job.data) / name
-        parts.append(hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "")
+        parts.append(verification.sha256(path) if path.is_file() else "")
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()

@@ -19,15 +19,14 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 import torch
 import transformers
 from safetensors import SafetensorError
-from transformers import PreTrainedTokenizerFast
 
-from . import families
+from . import events, families, template, tokenizer
 from .errors import ConfigError
 from .job import Job, TrainSpec, train_spec
 
 if TYPE_CHECKING:
     from peft import PeftModel
-    from transformers import PreTrainedModel
+    from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 RECORD = "model.json"
 """Written last into a tuned model: its presence says that the rest is there."""
@@ -53,6 +52,11 @@ class Loaded:
     """The same model as peft sees it, when its adapters are not merged."""
 
     @property
+    def template(self) -> str:
+        """The text around each prompt that training, prediction and serving share; empty for none."""
+        return template.of(self.family)
+
+    @property
     def max_prompt_tokens(self) -> int:
         """The prompt limit that training, prediction and serving share."""
         return self.spec.max_prompt_tokens
@@ -67,9 +71,9 @@ def load(job: Job) -> Loaded:
     chatter: Any = transformers.logging
     chatter.set_verbosity_error()
     chatter.disable_progress_bar()
-    family = families.load(job.family)
     base, tuned = Path(job.base), Path(job.tuned) if job.tuned else None
     record = _record(tuned, job) if tuned else None
+    family = template.templated(families.load(job.family), _template(job, record))
     kind = cast(Kind, record["kind"]) if record else "base"
     spec = train_spec(record["train"]) if record else job.train or TrainSpec()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -79,8 +83,7 @@ def load(job: Job) -> Loaded:
     whole = job.action == "train" and spec.method.kind == "full"
     model = _weights(home, family, torch.float32 if whole else dtype)
     torch.nn.Module.to(model, device).train(False)
-    tokenizer = _tokenizer(home, model)
-    loaded = Loaded(model, tokenizer, family, device, dtype, kind, spec)
+    loaded = Loaded(model, _tokenizer(home, model), family, device, dtype, kind, spec)
     if tuned and kind == "lora":
         from . import adapters  # peft costs over a second: only where there are adapters
 
@@ -127,6 +130,17 @@ def _record(tuned: Path, job: Job) -> dict[str, Any]:
             f"{job.base_digest[:12]}). Name the base model it was tuned on."
         )
     return record
+
+
+def _template(job: Job, record: dict[str, Any] | None) -> str:
+    """Return the prompt template: of a tuned model its own, else the one of the dataset."""
+    ours = template.of_dataset(Path(job.data)) if job.data else ""
+    if record is None:
+        return ours
+    own = template.of_record(record, Path(job.tuned) / RECORD)
+    if job.data and own != ours:
+        events.text("asked with the prompt template it was tuned with, not with the dataset's")
+    return own
 
 
 def _number_format(spec: TrainSpec, device: torch.device) -> torch.dtype:
@@ -185,23 +199,14 @@ def _architecture(home: Path, family: families.Family) -> str:
 
 
 def _tokenizer(home: Path, model: PreTrainedModel) -> PreTrainedTokenizerFast:
-    if not (home / "tokenizer.json").is_file():
-        raise ConfigError(
-            f"{home}: no tokenizer.json. Save the tokenizer in its fast form beside the weights."
-        )
-    try:
-        tokenizer = PreTrainedTokenizerFast.from_pretrained(home, local_files_only=True)
-    except (OSError, ValueError) as error:
-        raise ConfigError(
-            f"{home}: the tokenizer cannot be read ({_first_line(error)})."
-        ) from error
+    found = tokenizer.load(home)
     rows = cast(torch.nn.Embedding, model.get_input_embeddings()).num_embeddings
-    if len(tokenizer) > rows:
+    if len(found) > rows:
         raise ConfigError(
-            f"{home}: tokenizer and weights do not belong together ({len(tokenizer)} tokens, "
+            f"{home}: tokenizer and weights do not belong together ({len(found)} tokens, "
             f"{rows} embeddings). Fetch the model again."
         )
-    return cast(PreTrainedTokenizerFast, tokenizer)
+    return found
 
 
 def _first_line(error: Exception) -> str:

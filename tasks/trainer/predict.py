@@ -17,7 +17,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from . import checkpoint, encode, events, generate, model
+from . import checkpoint, events, generate, model, records
 from .errors import ConfigError, DataError, Interrupted
 from .job import DecodeSpec, Job
 from .stopping import Stop
@@ -37,11 +37,11 @@ def predict(job: Job, stop: Stop) -> None:
     spec = job.decode or DecodeSpec()
     work, path = Path(job.work), Path(job.data) / f"{spec.split}.jsonl"
     with checkpoint.alone(work, stop):
-        rows = [row for _, row in islice(encode.records(path), spec.rows or None)]
+        rows = [row for _, row in islice(records.read(path), spec.rows or None)]
         if not rows:
             raise ConfigError(f"{path}: no rows to answer (found 0). Give it some.")
         loaded = model.load(job)
-        ledger = _Ledger(work / _PARTIAL, _fingerprint(job, rows))
+        ledger = _Ledger(work / _PARTIAL, _fingerprint(job, rows, loaded.template))
         _answer_all(loaded, rows, spec, ledger, stop)
         _write(Path(job.out), rows, ledger.answers)
 
@@ -89,10 +89,11 @@ def _batches(
     return [order[i : i + spec.batch_rows] for i in range(0, len(order), spec.batch_rows)]
 
 
-def _fingerprint(job: Job, rows: list[list[dict[str, str]]]) -> str:
+def _fingerprint(job: Job, rows: list[list[dict[str, str]]], template: str) -> str:
     """Digest what decides the answers."""
     record = Path(job.tuned) / model.RECORD if job.tuned else None
-    parts: list[Any] = [asdict(job.decode or DecodeSpec()), job.family, job.base_digest, rows]
+    decode = asdict(job.decode or DecodeSpec())
+    parts: list[Any] = [decode, job.family, job.base_digest, rows, template]
     parts.append(record.read_text(encoding="utf-8") if record else asdict(job)["train"])
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 

@@ -73,6 +73,7 @@ def save(
         "family": job.family,
         "base_digest": job.base_digest,
         "train": asdict(loaded.spec),
+        "template": loaded.template,
         "parameters": asdict(parameters),
         "data": data,
     }

@@ -8,6 +8,7 @@ An answer ends with the token that the template itself writes after an assistant
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -36,8 +37,22 @@ def prompt(tokenizer: PreTrainedTokenizerFast, messages: Messages) -> list[int]:
 
 def answer(tokenizer: PreTrainedTokenizerFast, text: str) -> list[int]:
     """Return the ids of an answer, its stop token included."""
-    ids = tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True)
-    return [*ids, stop_ids(tokenizer)[0]]
+    return answers(tokenizer, [text])[0]
+
+
+def answers(tokenizer: PreTrainedTokenizerFast, texts: Sequence[str]) -> list[list[int]]:
+    """Return the ids of many answers, in order."""
+    if not texts:
+        return []
+    plain = tokenizer(
+        list(texts),
+        add_special_tokens=False,
+        split_special_tokens=True,
+        return_attention_mask=False,
+        return_token_type_ids=False,
+    )
+    stop = stop_ids(tokenizer)[0]
+    return [[*ids, stop] for ids in plain["input_ids"]]
 
 
 @lru_cache(maxsize=8)

@@ -5,11 +5,12 @@ and a line break; an answer ends with `<|endoftext|>`. This is the layout of GLM
 Source: https://huggingface.co/THUDM/glm-4-9b-chat-hf, chat_template of tokenizer_config.json.
 
 Control tokens are put in by id. Texts are encoded with the tokenizer's special tokens switched off, so
-`<|user|>` inside a text is just characters.
+`<|user|>` inside a text is just characters. Each text of a batch is encoded once, all in one call.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -29,16 +30,35 @@ _STOP = "<|endoftext|>"
 
 def prompt(tokenizer: PreTrainedTokenizerFast, messages: Messages) -> list[int]:
     """Return the ids up to where the answer begins."""
-    ids = [_control(tokenizer, token) for token in _BEGIN]
-    for message in messages:
-        ids += _opening(tokenizer, message["role"])
-        ids += _text(tokenizer, message["content"])
-    return ids + _opening(tokenizer, "assistant")
+    return prompts(tokenizer, [messages])[0]
+
+
+def prompts(
+    tokenizer: PreTrainedTokenizerFast, conversations: Sequence[Messages]
+) -> list[list[int]]:
+    """Return the ids of many prompts, in order."""
+    every = (message["content"] for messages in conversations for message in messages)
+    texts = list(dict.fromkeys(every))
+    encoded = dict(zip(texts, _texts(tokenizer, texts), strict=True))
+    found = []
+    for messages in conversations:
+        ids = [_control(tokenizer, token) for token in _BEGIN]
+        for message in messages:
+            ids += _opening(tokenizer, message["role"])
+            ids += encoded[message["content"]]
+        found.append([*ids, *_opening(tokenizer, "assistant")])
+    return found
 
 
 def answer(tokenizer: PreTrainedTokenizerFast, text: str) -> list[int]:
     """Return the ids of an answer, its stop token included."""
-    return [*_text(tokenizer, text), _control(tokenizer, _STOP)]
+    return answers(tokenizer, [text])[0]
+
+
+def answers(tokenizer: PreTrainedTokenizerFast, texts: Sequence[str]) -> list[list[int]]:
+    """Return the ids of many answers, in order."""
+    stop = _control(tokenizer, _STOP)
+    return [[*ids, stop] for ids in _texts(tokenizer, texts)]
 
 
 def stop_ids(tokenizer: PreTrainedTokenizerFast) -> list[int]:
@@ -46,14 +66,24 @@ def stop_ids(tokenizer: PreTrainedTokenizerFast) -> list[int]:
     return [_control(tokenizer, _STOP)]
 
 
-def _opening(tokenizer: PreTrainedTokenizerFast, role: str) -> list[int]:
+@lru_cache(maxsize=64)
+def _opening(tokenizer: PreTrainedTokenizerFast, role: str) -> tuple[int, ...]:
     if role not in ("system", "user", "assistant"):
         raise DataError(f"role: unknown (found {role!r}). Use system, user or assistant.")
-    return [_control(tokenizer, f"<|{role}|>"), *_text(tokenizer, "\n")]
+    return (_control(tokenizer, f"<|{role}|>"), *_texts(tokenizer, ["\n"])[0])
 
 
-def _text(tokenizer: PreTrainedTokenizerFast, text: str) -> list[int]:
-    ids: list[int] = tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True)
+def _texts(tokenizer: PreTrainedTokenizerFast, texts: Sequence[str]) -> list[list[int]]:
+    if not texts:
+        return []
+    plain = tokenizer(
+        list(texts),
+        add_special_tokens=False,
+        split_special_tokens=True,
+        return_attention_mask=False,
+        return_token_type_ids=False,
+    )
+    ids: list[list[int]] = plain["input_ids"]
     return ids
 
 
