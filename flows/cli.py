@@ -23,7 +23,7 @@ from pydantic import BaseModel
 
 from flows import knobs, servers
 from tasks import preflight, publishing, steps, store
-from tasks.artifacts import FinetuneResult
+from tasks.artifacts import Artifact, FinetuneResult
 from tasks.config import FinetuneConfig
 from tasks.errors import ConfigError, PipelineError
 from tasks.reports import terminal
@@ -254,9 +254,15 @@ def _telling(result: FinetuneResult) -> Any:
 
 
 def _next(result: FinetuneResult) -> list[str]:
-    model = store.resolve(result.registration.model.uri)
-    lines = [f"model    {model}", f"answers  {store.resolve(result.answers['tuned'].uri)}"]
+    answers = result.answers["tuned"]
+    lines = [f"model    {_where(result.registration.model)}", f"answers  {_where(answers)}"]
     if result.endpoint:
         url = result.endpoint.url
         lines += [f"chat     {url}", f"stop     python -m flows.teardown {result.endpoint.name}"]
     return [*lines, "pages    make serve, then open the run in the Prefect UI"]
+
+
+def _where(artifact: Artifact) -> str:
+    """Return where an artifact lies, as a person would look for it."""
+    remote = store.is_remote(artifact.uri)
+    return artifact.uri if remote else str(store.resolve(artifact.uri))

@@ -16,6 +16,7 @@ from tasks import preflight, registry
 from tasks.artifacts import FinetuneResult
 from tasks.config import FinetuneConfig
 from tasks.data import convert, fetch, stage
+from tasks.describing import describe
 from tasks.evaluation import imitate, judge, score
 from tasks.publishing import publish
 from tasks.serving import deploy, register
@@ -28,7 +29,7 @@ BASELINES = ("random", "retrieval", "template")
     name="finetune", flow_run_name="{config.name}-{config.train.method.kind}-{config.compute.kind}"
 )
 def finetune(config: FinetuneConfig = FinetuneConfig()) -> FinetuneResult:
-    """Fetch, convert, stage, train, predict, score, judge, register, publish and serve.
+    """Fetch, convert, describe, stage, train, predict, score, judge, register, publish and serve.
 
     Args:
         config: Everything a person chooses; the defaults are a complete run on this machine.
@@ -36,8 +37,10 @@ def finetune(config: FinetuneConfig = FinetuneConfig()) -> FinetuneResult:
     preflight.check(config)
 
     raw = fetch(config.source)
-    data = stage(convert(raw, config.data), config.store)
+    rows = convert(raw, config.data)
     base = fetch_model(config.base)
+    card = describe(rows, base, config.train.lengths, on=config.compute)
+    data = stage(rows, config.store)
     model = train(data, base, config.train, on=config.compute)
 
     answers = {
@@ -54,7 +57,7 @@ def finetune(config: FinetuneConfig = FinetuneConfig()) -> FinetuneResult:
     verdict = judge(scores, config.judge, config.metrics)
 
     entry = register(config.name, model, scores["tuned"], verdict)
-    publish(data, model, answers, scores, verdict, config)
+    publish(data, card, model, answers, scores, verdict, config)
     endpoint = deploy(
         entry, verdict, answers["tuned"], config.decode, config.serving, on=config.compute
     )

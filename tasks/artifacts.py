@@ -53,20 +53,40 @@ class RawFile(Artifact):
 
 
 class Dataset(Artifact):
-    """`train.jsonl` and `dev.jsonl`: one neutral record `{"messages": […]}` a line."""
+    """`train.jsonl` and `dev.jsonl`: one neutral record `{"messages": […]}` a line; `ledger.json` accounts for all."""
 
+    content: str
+    """Digest of the rows and their template alone: other files that tell the same train the same model."""
     format: str
     records: dict[str, int]
     """Rows by split."""
+    duplicates: int = 0
+    """Rows left out because they say the same as another."""
+    rejected: int = 0
+    """Rows that cannot be used."""
 
     def identity(self) -> dict[str, Any]:
         """Return what a cache key sees of it."""
-        return super().identity() | {"format": self.format}
+        return {"artifact": "Dataset", "digest": self.content}
 
     def told(self) -> str:
         """Say in a few words what this is."""
         rows = ", ".join(f"{count:,} {split}" for split, count in self.records.items())
-        return f"{rows} rows ({self.digest[:8]})"
+        less = {"duplicates": self.duplicates, "rejected": self.rejected}
+        without = "".join(f", {count:,} {what}" for what, count in less.items() if count)
+        return f"{rows} rows{without} ({self.content[:8]})"
+
+
+class DataCard(Artifact):
+    """`data-card.md`, what a person should know of the rows, and `lengths.json`, how long they are in tokens."""
+
+    cut: dict[str, float]
+    """Share of the texts of which the model does not see all, 0 to 1, by `train prompts`, `dev answers`, …"""
+
+    def told(self) -> str:
+        """Say in a few words what this is."""
+        cut = [f"{share:.1%} of {what}" for what, share in self.cut.items() if share]
+        return f"cut: {', '.join(cut)}" if cut else "every row fits the model"
 
 
 class Model(Artifact):

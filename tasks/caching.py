@@ -118,11 +118,15 @@ class ContentPolicy(CachePolicy):
     sources: tuple[str, ...] = ()
     ignoring: tuple[str, ...] = ()
     packages: tuple[str, ...] = ()
+    entirely: tuple[str, ...] = ()
 
     def parts(self, inputs: Mapping[str, Any]) -> Components:
         """Return the components of a call's key."""
         counted = {name: value for name, value in inputs.items() if name not in self.ignoring}
         sources = tuple(source.format(**inputs) for source in self.sources)
+        counted |= {
+            f"{name}.digest": inputs[name].digest for name in self.entirely if name in inputs
+        }
         return components(self.step, sources, counted, self.packages)
 
     def compute_key(
@@ -141,12 +145,10 @@ class ContentPolicy(CachePolicy):
         return key
 
 
-def policy(
-    step: str, sources: tuple[str, ...], ignoring: tuple[str, ...], packages: tuple[str, ...]
-) -> ContentPolicy:
+def policy(step: str, **counted: tuple[str, ...]) -> ContentPolicy:
     """Return the policy of a step: its key, and a lock so that two runs never compute it at once."""
-    made = ContentPolicy(step=step, sources=sources, ignoring=ignoring, packages=packages)
-    for source in sources:
+    made = ContentPolicy(step=step, **counted)  # type: ignore[arg-type]
+    for source in made.sources:
         if "{" not in source:
             _source_digests(source)
     made.isolation_level = IsolationLevel.SERIALIZABLE

@@ -8,12 +8,13 @@ A new knob is a new field here; `prefect.yaml` names the runs we keep; secrets l
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from tasks import sources
-from tasks.plugins import Format
+from tasks import sources, templates
+from tasks.plugins import FormatChoice
+from tasks.s3 import S3Access
 from tasks.trainer.job import DecodeSpec, Family, TrainSpec
 
 
@@ -29,23 +30,50 @@ class SourceConfig(Section):
     model_config = ConfigDict(title="Source")
 
     uri: Annotated[str, Field(min_length=1)] = "deployments/sample/data"
-    """File or folder with a train and a dev file, as a path of this machine, or an http(s) address of a file."""
+    """File, folder or archive: a path, http(s)://…, s3://bucket/prefix, or hf://datasets/org/name@revision."""
+    dev_uri: str = ""
+    """Where the held-out rows come from when they lie apart; empty looks for them among the files at uri."""
+    mirrors: list[str] = []
+    """Further http(s) addresses of the same file, tried in this order when uri fails."""
     sha256: Annotated[str, Field(pattern="^([0-9a-f]{64})?$")] = ""
-    """Expected SHA-256 of the file, 64 hexadecimal digits; empty trusts what arrives."""
+    """Expected SHA-256 of the file at uri, 64 hexadecimal digits; empty trusts what arrives."""
+    s3: S3Access = S3Access()
+    """How the S3 store behind an s3:// address is reached."""
+
+    def requests(self) -> list[sources.Request]:
+        """Return what is to be fetched: the rows, and the held-out rows when they lie apart."""
+        first = sources.Request(
+            uri=self.uri,
+            patterns=sources.ROWS,
+            where="source.uri",
+            sha256=self.sha256,
+            mirrors=tuple(self.mirrors),
+            s3=self.s3,
+        )
+        if not self.dev_uri:
+            return [first]
+        return [
+            first,
+            sources.Request(self.dev_uri, sources.ROWS, "source.dev_uri", s3=self.s3),
+        ]
 
     @property
     def pinned(self) -> bool:
-        """Whether the address can only ever mean the same bytes, so that fetching can be skipped."""
-        return bool(self.sha256) or not sources.is_remote(self.uri)
+        """Whether the addresses can only ever mean the same bytes, so that fetching can be skipped."""
+        return all(sources.pinned(each.uri, each.sha256) for each in self.requests())
 
-    def identity(self) -> dict[str, str]:
-        """Return what a cache key sees: of a path the content, of an address its expected digest."""
-        if sources.is_remote(self.uri):
-            return {"uri": self.uri, "sha256": self.sha256}
+    def identity(self) -> dict[str, Any]:
+        """Return what a cache key sees: of a path the content, of an address what pins it."""
         return {
-            "content": sources.content(self.uri, sources.ROWS, "source.uri"),
-            "sha256": self.sha256,
+            each.where.removeprefix("source."): sources.identity(each) for each in self.requests()
         }
+
+    def recorded(self) -> dict[str, Any]:
+        """Return what a record may tell: no address with its password or token."""
+        hidden = {"uri": sources.shown(self.uri), "dev_uri": sources.shown(self.dev_uri)}
+        return (
+            self.model_dump() | hidden | {"mirrors": [sources.shown(each) for each in self.mirrors]}
+        )
 
 
 class BaseConfig(Section):
@@ -54,16 +82,43 @@ class BaseConfig(Section):
     model_config = ConfigDict(title="Base model")
 
     uri: Annotated[str, Field(min_length=1)] = "deployments/sample/base"
-    """Directory of a model in the transformers layout: config, safetensors weights, tokenizer."""
+    """Folder of a model in the transformers layout: a path, s3://bucket/prefix, or hf://org/name@revision."""
     family: Family = "tiny"
     """How this model is prompted and tuned: a file of tasks/trainer/families."""
+    s3: S3Access = S3Access()
+    """How the S3 store behind an s3:// address is reached."""
 
-    def identity(self) -> dict[str, str]:
-        """Return what a cache key sees: the content of the files, and the family."""
-        return {
-            "content": sources.content(self.uri, sources.MODEL, "base.uri"),
-            "family": self.family,
-        }
+    def request(self) -> sources.Request:
+        """Return what is to be fetched."""
+        return sources.Request(self.uri, sources.MODEL, "base.uri", s3=self.s3)
+
+    @property
+    def pinned(self) -> bool:
+        """Whether the address can only ever mean the same bytes, so that fetching can be skipped."""
+        return sources.pinned(self.uri, "")
+
+    def identity(self) -> dict[str, Any]:
+        """Return what a cache key sees: the content of the files or what pins them, and the family."""
+        return {"source": sources.identity(self.request()), "family": self.family}
+
+
+class ColumnsConfig(Section):
+    """Which fields of your rows hold what, when they have names of their own."""
+
+    model_config = ConfigDict(title="Columns")
+
+    prompt: str = ""
+    """Field of the prompt; empty knows the usual names."""
+    response: str = ""
+    """Field of the answer; empty knows the usual names."""
+    history: str = ""
+    """Field of earlier turns, [question, answer] pairs; empty is `history`, where it is there."""
+    system: str = ""
+    """Field of the system's message; empty is `system`, where it is there."""
+
+    def given(self) -> dict[str, str]:
+        """Return the chosen names: what the field holds, to its name in the rows."""
+        return {name: value for name, value in self.model_dump().items() if value}
 
 
 class DataConfig(Section):
@@ -71,12 +126,47 @@ class DataConfig(Section):
 
     model_config = ConfigDict(title="Data")
 
-    format: Format = "advertisegen"
-    """Format of the rows: a file of tasks/formats."""
+    format: FormatChoice = "auto"
+    """Format of the rows: a file of tasks/formats; auto asks the rows, and never guesses between two."""
+    columns: ColumnsConfig = ColumnsConfig()
+    """Names of prompt and answer, where your rows have names of their own; implies the format pairs."""
+    container: Literal["auto", "json", "csv", "tsv", "parquet"] = "auto"
+    """How rows lie in a file; auto looks at the content. json covers JSON Lines, arrays and loose objects."""
+    encoding: Literal["auto", "utf-8", "utf-16", "gb18030"] = "auto"
+    """Encoding of the text; auto looks at the bytes and says what it found. gb18030 covers GBK."""
+    delimiter: Annotated[str, Field(max_length=1)] = ""
+    """What separates the cells of a table, one character; empty looks at the first rows."""
+    template: str = "none"
+    """What stands around each prompt: none, question, or a text of your own with {prompt} in it."""
     dev_rows: Annotated[int, Field(ge=0)] = 0
-    """Rows held out for evaluation when the source has no dev file; 0 holds out a tenth."""
+    """Rows held out for evaluation when the source has no dev file; 0 lets dev_fraction decide."""
+    dev_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    """Share of the prompts held out when the source has no dev file: by their hash, so that added rows move none."""
     limit: Annotated[int, Field(ge=0)] = 0
     """Only the first so many training rows; 0 takes all."""
+    max_bad_fraction: Annotated[float, Field(ge=0, le=1)] = 0.01
+    """The run fails when a larger share of the rows than this cannot be used, 0 to 1."""
+    overlap: bool = True
+    """Count near-duplicates and what dev shares with train; costs about as much again as reading the rows."""
+    max_leak_fraction: Annotated[float, Field(ge=0, le=1)] = 1.0
+    """The run fails when a larger share of the dev rows has its prompt, or 13 characters of its answer, in train."""
+    max_near_fraction: Annotated[float, Field(ge=0, le=1)] = 1.0
+    """The run fails when more rows than this share are near-duplicates of another row, 0 to 1."""
+    max_unpacked_gib: Annotated[float, Field(gt=0)] = 64.0
+    """An archive that unpacks to more than this is refused, GiB."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.columns.given() and self.format not in ("auto", "pairs"):
+            raise ValueError(
+                f"columns: only the format pairs has columns to name (found format {self.format!r})"
+            )
+        templates.text_of(self.template)
+        if not self.overlap and min(self.max_leak_fraction, self.max_near_fraction) < 1:
+            raise ValueError(
+                "overlap: must be on for max_leak_fraction or max_near_fraction (found False)"
+            )
+        return self
 
 
 class StoreConfig(Section):
@@ -85,7 +175,13 @@ class StoreConfig(Section):
     model_config = ConfigDict(title="Store")
 
     uri: Annotated[str, Field(min_length=1)] = ".finetune/store"
-    """Directory of the store; a relative one lies in the project's folder and moves with it."""
+    """Folder, or s3://bucket/prefix; a relative folder lies in the project's folder and moves with it."""
+    s3: S3Access = S3Access()
+    """How the S3 store behind an s3:// address is reached, and what is written there."""
+
+    def identity(self) -> dict[str, str]:
+        """Return what a cache key sees: the place alone, not how it is reached."""
+        return {"uri": self.uri}
 
 
 class MetricsConfig(Section):

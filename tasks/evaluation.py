@@ -63,7 +63,7 @@ def imitate(data: Dataset, name: str, spec: DecodeSpec) -> Predictions:
     with store.scratch(root) as out:
         _write(out / "predictions.jsonl", rows)
         uri, digest = store.commit(out, root, "predictions", made("imitate", data, spec))
-    return Predictions(uri=uri, digest=digest, rows=len(rows), dataset=data.digest, model="")
+    return Predictions(uri=uri, digest=digest, rows=len(rows), dataset=data.content, model="")
 
 
 def _pair(messages: list[dict[str, str]]) -> baselines.Row:

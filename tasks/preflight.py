@@ -6,13 +6,11 @@ model, the store and its disk, the port. What only the bytes can tell is said by
 
 from __future__ import annotations
 
-import json
 import shutil
-import uuid
 from pathlib import Path
 
-from tasks import endpoints, sources, store
-from tasks.config import BaseConfig, FinetuneConfig, ServingConfig, SourceConfig, StoreConfig
+from tasks import endpoints, models, sources, store
+from tasks.config import BaseConfig, FinetuneConfig, ServingConfig, StoreConfig
 from tasks.errors import ConfigError
 
 _LEAST_FREE = 256 * 2**20
@@ -25,7 +23,8 @@ def check(config: FinetuneConfig) -> None:
     Raises:
         ConfigError: With the knob, what was found, and what to do.
     """
-    _source(config.source)
+    for request in config.source.requests():
+        sources.check(request)
     size = _base(config.base)
     # at home: a copy of the base, and two checkpoints of the trained weights with two moments each
     whole = config.train.method.kind == "full"
@@ -34,47 +33,30 @@ def check(config: FinetuneConfig) -> None:
     _port(config.name, config.serving)
 
 
-def _source(config: SourceConfig) -> None:
-    if not sources.is_remote(config.uri):
-        sources.files(config.uri, sources.ROWS, "source.uri")
-
-
 def _base(config: BaseConfig) -> int:
-    """Return the size of the model in bytes."""
+    """Return the size of the model in bytes, 0 where only a fetch can tell."""
+    sources.check(config.request())
     if sources.is_remote(config.uri):
-        raise ConfigError(
-            f"base.uri: a model is a folder (found {config.uri!r}). Download it and give its path."
-        )
-    folder = sources.local_path(config.uri, "base.uri")
+        _is_folder(config.uri)
+        return 0
     found = sources.files(config.uri, sources.MODEL, "base.uri")
-    names = {path.name for path in found}
-    if "config.json" not in names or not any(name.endswith(".safetensors") for name in names):
-        raise ConfigError(
-            f"base.uri: not a model in the transformers layout (found {', '.join(sorted(names))}). "
-            "The folder must hold config.json, *.safetensors and the tokenizer."
-        )
-    try:
-        json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except ValueError as reason:
-        raise ConfigError(
-            f"base.uri: config.json is not JSON (found {reason}). Fetch the model again."
-        ) from reason
+    models.check(sources.local_path(config.uri, "base.uri"), [path.name for path in found])
     return sum(path.stat().st_size for path in found)
 
 
-def _store(config: StoreConfig, needed: int) -> None:
-    if "://" in config.uri and not config.uri.startswith("file://"):
+def _is_folder(uri: str) -> None:
+    if not uri.lower().startswith(("s3://", "hf://")):
         raise ConfigError(
-            f"store.uri: only folders of this machine can be a store (found {config.uri!r}). "
-            "Give a path."
+            f"base.uri: a model is a folder (found {sources.shown(uri)!r}). "
+            "Give a path, s3://bucket/prefix or hf://org/name@revision."
         )
-    folder = store.resolve(config.uri)
-    with store.writing(config.uri):
-        folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / f".probe-{uuid.uuid4().hex}"
-        probe.write_bytes(b"x")
-        probe.unlink()
-    _room(folder, needed)
+
+
+def _store(config: StoreConfig, needed: int) -> None:
+    store.use(config.uri, config.s3)
+    store.check(config.uri)
+    # what lies in a bucket is worked on in a mirror on this machine
+    _room(store.home() if store.is_remote(config.uri) else store.resolve(config.uri), needed)
 
 
 def _room(folder: Path, needed: int) -> None:

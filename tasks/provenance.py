@@ -11,6 +11,7 @@ from prefect.runtime import flow_run
 from pydantic import BaseModel
 
 from tasks.artifacts import Artifact
+from tasks.config import SourceConfig
 
 _PACKAGES = ("prefect", "torch", "transformers", "peft", "jieba", "rapidfuzz")
 
@@ -29,6 +30,8 @@ def made(step: str, *inputs: Any) -> dict[str, Any]:
 def _plain(value: Any) -> Any:
     if isinstance(value, Artifact):
         return value.identity()
+    if isinstance(value, SourceConfig):
+        return value.recorded()
     return value.model_dump() if isinstance(value, BaseModel) else vars(value)
 
 

@@ -6,17 +6,16 @@ served from the cache. What the pages say is decided in `reports/`; this file re
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 from prefect.artifacts import create_link_artifact, create_markdown_artifact
 
 from tasks import store
-from tasks.artifacts import Dataset, Model, Predictions, Scores, Verdict
+from tasks.artifacts import DataCard, Dataset, Model, Predictions, Scores, Verdict
 from tasks.config import FinetuneConfig
+from tasks.describing import CARD
 from tasks.evaluation import read
 from tasks.metrics import attributes
-from tasks.reports import data as data_report
 from tasks.reports import evaluation as evaluation_report
 from tasks.reports import training as training_report
 from tasks.reports.pictures import Point
@@ -27,6 +26,7 @@ from tasks.trainer.job import TrainSpec
 @step(cached=False, retries=2, wait_seconds=(2, 8), vital=False)
 def publish(
     data: Dataset,
+    card: DataCard,
     model: Model,
     answers: dict[str, Predictions],
     scores: dict[str, Scores],
@@ -34,7 +34,8 @@ def publish(
     config: FinetuneConfig,
 ) -> None:
     """Write the pages: data card, training curve, scores, answers side by side, links to the files."""
-    create_markdown_artifact(data_card(data), key="data-card", description="What was trained on")
+    page = (store.resolve(card.uri) / CARD).read_text(encoding="utf-8")
+    create_markdown_artifact(page, key="data-card", description="What was trained on")
     create_markdown_artifact(
         training_page(model, config.train),
         key="training-curve",
@@ -52,24 +53,14 @@ def publish(
     )
     for key, artifact in (
         ("files-dataset", data),
+        ("files-data-card", card),
         ("files-model", model),
         ("files-answers", answers["tuned"]),
         ("files-scores", scores["tuned"]),
     ):
-        folder = store.resolve(artifact.uri)
-        create_link_artifact(folder.as_uri(), key=key, link_text=artifact.uri)
-
-
-def data_card(data: Dataset) -> str:
-    """Return the page of a dataset, in markdown."""
-    splits = {split: data_report.look(_rows(data, split)) for split in data.records}
-    return data_report.data_card(data.format, splits)
-
-
-def _rows(data: Dataset, split: str) -> Iterator[data_report.Row]:
-    for record in read(data, f"{split}.jsonl"):
-        prompt, answer = record["messages"][-2:]
-        yield data_report.Row(prompt["content"], answer["content"])
+        remote = store.is_remote(artifact.uri)
+        link = artifact.uri if remote else store.resolve(artifact.uri).as_uri()
+        create_link_artifact(link, key=key, link_text=artifact.uri)
 
 
 def training_page(model: Model, spec: TrainSpec) -> str:

@@ -22,7 +22,7 @@ from prefect.results import ResultStore
 from prefect.settings import PREFECT_LOCAL_STORAGE_PATH
 
 from tasks import caching
-from tasks.errors import transient
+from tasks.errors import TransientError, transient
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -212,6 +212,7 @@ class Step(Task[P, R], Generic[P, R]):
             return plan.visit(self, arguments)
         if _direct.get():
             return self.fn(*args, **kwargs)
+        self._settle(arguments)
         started = time.monotonic()
         state = super().__call__(*args, return_state=True, **kwargs)
         result = state.result(raise_on_failure=False)
@@ -221,6 +222,29 @@ class Step(Task[P, R], Generic[P, R]):
         if self.afterwards and not failed:
             self.afterwards(self.key(*args, **kwargs))
         return None if failed and not self.vital else state.result()
+
+    def _settle(self, arguments: dict[str, Any]) -> None:
+        """Look at what the cache holds before Prefect does, which takes *not to be reached now* for *not there*.
+
+        Raises:
+            TransientError: The store of a cached artifact could not be reached, however often it was tried.
+        """
+        policy = self.cache_policy
+        if not isinstance(policy, caching.ContentPolicy) or not caching.pinned(arguments):
+            return
+        key, results = (
+            caching.key_of(policy.parts(arguments)),
+            ResultStore(result_storage=_local_results()),
+        )
+        for wait in (*cast(list[float], self.retry_delay_seconds or []), None):
+            try:
+                _damage(results, key)
+            except TransientError:
+                if wait is None:
+                    raise
+                time.sleep(wait)
+            else:
+                return
 
     @staticmethod
     def _note(line: StepLine) -> None:
@@ -241,6 +265,7 @@ def step(
     packages: tuple[str, ...] = (),
     cached: bool = True,
     ignoring: tuple[str, ...] = (),
+    entirely: tuple[str, ...] = (),
     retries: int = 0,
     wait_seconds: tuple[float, ...] = (),
     name: str | None = None,
@@ -255,6 +280,7 @@ def step(
         packages: Libraries another version of which gives another output; part of the key.
         cached: False for what must happen each time; such a step is idempotent by itself.
         ignoring: Arguments that never count, such as where a job runs.
+        entirely: Artifacts that count with all their files, also those that only tell how the others came about.
         retries: Further attempts after a `TransientError`; other errors are never retried.
         wait_seconds: Pause before each further attempt, lengthened at random by up to a half.
         name: Name of one call in the UI and on the terminal, a template over the arguments.
@@ -264,7 +290,15 @@ def step(
 
     def wrap(function: Callable[P, R]) -> Step[P, R]:
         policy = (
-            caching.policy(function.__name__, sources, ignoring, packages) if cached else NO_CACHE
+            caching.policy(
+                function.__name__,
+                sources=sources,
+                ignoring=ignoring,
+                packages=packages,
+                entirely=entirely,
+            )
+            if cached
+            else NO_CACHE
         )
         made = Step(
             function,

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from prefect import get_run_logger
 
-from tasks import plugins, sources, store
+from tasks import fetching, models, plugins, store
 from tasks.artifacts import Dataset, Model, Predictions
 from tasks.config import BaseConfig, LocalConfig
 from tasks.progress import Watch
@@ -27,13 +27,17 @@ _SHARED = tuple(
         "job.py",
         "model.py",
         "adapters.py",
-        "encode.py",
+        "tokenizer.py",
+        "template.py",
+        "records.py",
+        "fitting.py",
         "checkpoint.py",
         "families/__init__.py",
     )
 )
 _TRAINING = tuple(
-    _TRAINER + name for name in ("loop.py", "run.py", "batches.py", "objective.py", "tuned.py")
+    _TRAINER + name
+    for name in ("encode.py", "loop.py", "run.py", "batches.py", "objective.py", "tuned.py")
 )
 _ANSWERING = tuple(_TRAINER + name for name in ("predict.py", "generate.py"))
 
@@ -48,17 +52,21 @@ def _clear(key: str) -> None:
     shutil.rmtree(store.home() / "work" / key, ignore_errors=True)
 
 
-@step(sources=("tasks/sources.py",), retries=4, wait_seconds=(2, 8, 32, 60))
+@step(
+    sources=("tasks/fetching.py", "tasks/models.py", "tasks/sources", "tasks/s3.py"),
+    retries=4,
+    wait_seconds=(2, 8, 32, 60),
+)
 def fetch_model(config: BaseConfig) -> Model:
     """Bring the base model into the store.
 
     Raises:
         ConfigError: There is no model in the transformers layout at the address.
+        TransientError: The network failed; worth another try.
     """
-    with store.scratch(store.local()) as folder:
-        sources.copy(config.uri, sources.MODEL, "base.uri", folder)
-        uri, digest = store.commit(folder, store.local(), "models", made("fetch_model", config))
-    return Model(uri=uri, digest=digest, family=config.family, kind="base")
+    base = fetching.bring({".": config.request()}, "models", made("fetch_model", config))
+    models.check(store.resolve(base.uri), base.names)
+    return Model(uri=base.uri, digest=base.digest, family=config.family, kind="base")
 
 
 @step(
@@ -86,6 +94,7 @@ def train(data: Dataset, base: Model, spec: TrainSpec, on: LocalConfig) -> Model
             base=str(store.resolve(base.uri)),
             base_digest=base.digest,
             data=str(store.resolve(data.uri)),
+            data_digest=data.digest,
             out=str(out),
             work=str(work),
             train=spec,
@@ -130,6 +139,7 @@ def predict(
             base_digest=model.foundation.digest,
             tuned=str(store.resolve(model.uri)) if model.base else "",
             data=str(store.resolve(data.uri)),
+            data_digest=data.digest,
             out=str(out),
             work=str(work),
             train=UNCUT if model.kind == "base" else None,
@@ -142,7 +152,7 @@ def predict(
         uri=uri,
         digest=digest,
         rows=_count(store.resolve(uri) / "predictions.jsonl"),
-        dataset=data.digest,
+        dataset=data.content,
         model=model.digest,
     )
 

@@ -14,6 +14,7 @@ from tasks import plugins
 from tasks.artifacts import Model
 from tasks.caching import ContentPolicy
 from tasks.data import convert, fetch
+from tasks.describing import describe
 from tasks.evaluation import imitate, judge, score
 from tasks.steps import Step
 from tasks.training import fetch_model, predict, train
@@ -31,11 +32,14 @@ WITH_PREFECT = {
     "tasks/provenance.py",
     "tasks/progress.py",
     "tasks/data.py",
+    "tasks/describing.py",
     "tasks/training.py",
     "tasks/evaluation.py",
     "tasks/publishing.py",
     "tasks/serving.py",
 }
+FORMATS = plugins.names("formats")
+SPEAKING_S3 = {"tasks/s3.py"}
 LEARNING = {"torch", "transformers", "peft", "safetensors", "tokenizers"}
 
 
@@ -82,6 +86,12 @@ def test_prefect_stays_in_the_flows_and_the_steps(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", FILES, ids=str)
+def test_s3_is_spoken_in_one_place(path: Path) -> None:
+    if path.as_posix() not in SPEAKING_S3:
+        assert not roots(path) & {"boto3", "botocore", "s3fs", "aiobotocore"}
+
+
+@pytest.mark.parametrize("path", FILES, ids=str)
 def test_learning_stays_in_the_trainer(path: Path) -> None:
     if not below(path, "tasks/trainer") and not below(path, "deployments"):
         assert not roots(path) & LEARNING
@@ -106,6 +116,7 @@ def test_importing_the_flow_loads_nothing_heavy() -> None:
     program = (
         "import sys, flows.finetune\n"
         "heavy = {'torch', 'transformers', 'peft', 'datasets', 'sagemaker', 'jieba'}\n"
+        "heavy |= {'boto3', 'botocore', 's3fs', 'pyarrow', 'huggingface_hub'}\n"
         "print(sorted(heavy & set(sys.modules)))"
     )
     done = subprocess.run(
@@ -137,6 +148,8 @@ def reached(entry: Path) -> set[Path]:
         if path in found:
             continue
         found.add(path)
+        if covered(path, AROUND):
+            continue
         for name in imported(path):
             file = Path(*name.split(".")).with_suffix(".py")
             package = Path(*name.split(".")) / "__init__.py"
@@ -144,16 +157,21 @@ def reached(entry: Path) -> set[Path]:
     return found
 
 
-# Imported everywhere without deciding any output: how errors, events and directories are handled.
+# Imported everywhere without deciding any output: how errors, events, progress and directories are handled; and the
+# configuration and the artifacts, whose values are in the key.
 AROUND = {
     "tasks/__init__.py",
+    "tasks/artifacts.py",
+    "tasks/config.py",
     "tasks/errors.py",
-    "tasks/store.py",
+    "tasks/store",
     "tasks/plugins.py",
+    "tasks/reports/progress.py",
     "tasks/trainer/__init__.py",
     "tasks/trainer/errors.py",
     "tasks/trainer/events.py",
     "tasks/trainer/stopping.py",
+    "tasks/trainer/verification.py",
 }
 
 
@@ -164,9 +182,10 @@ def covered(path: Path, declared: set[str]) -> bool:
 @pytest.mark.parametrize(
     ("step", "entries"),
     [
-        (fetch, ["tasks/sources.py"]),
-        (fetch_model, ["tasks/sources.py"]),
-        (convert, ["tasks/rows.py", "tasks/formats/advertisegen.py", "tasks/formats/messages.py"]),
+        (fetch, ["tasks/fetching.py"]),
+        (fetch_model, ["tasks/fetching.py", "tasks/models.py"]),
+        (convert, ["tasks/conversion.py", *(f"tasks/formats/{name}.py" for name in FORMATS)]),
+        (describe, ["tasks/reports/data.py", "tasks/trainer/lengths.py"]),
         (train, ["tasks/trainer/loop.py", "tasks/trainer/families/tiny.py"]),
         (predict, ["tasks/trainer/predict.py", "tasks/trainer/families/tiny.py"]),
         (imitate, ["tasks/baselines.py"]),

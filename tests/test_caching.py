@@ -16,7 +16,8 @@ from tasks import caching, store
 from tasks.artifacts import Dataset, Model
 from tasks.caching import Locks, components, key_of
 from tasks.config import BaseConfig, FinetuneConfig, LocalConfig, SourceConfig
-from tasks.data import convert, fetch
+from tasks.data import convert, fetch, stage
+from tasks.describing import describe
 from tasks.evaluation import score
 from tasks.training import train
 
@@ -91,8 +92,19 @@ def test_what_a_step_reads_of_an_artifact_counts_beside_its_bytes() -> None:
     tiny = Model.model_construct(digest="d", family="tiny", kind="base")
     for other in ({"family": "llama"}, {"kind": "full"}, {"digest": "e"}):
         assert key(model=tiny) != key(model=tiny.model_copy(update=other))
-    data = Dataset.model_construct(digest="d", format="messages", records={})
-    assert key(data=data) != key(data=data.model_copy(update={"format": "advertisegen"}))
+    data = Dataset.model_construct(digest="d", content="c", format="messages", records={})
+    assert key(data=data) != key(data=data.model_copy(update={"content": "x"}))
+
+
+def test_how_rows_came_about_counts_only_where_it_is_told() -> None:
+    told = Dataset.model_construct(digest="d", content="c", format="messages", records={})
+    other = told.model_copy(update={"digest": "e"})
+    for step, counts in ((train, False), (describe, True), (stage, True)):
+        policy = step.cache_policy
+        assert isinstance(policy, caching.ContentPolicy)
+        base = Model.model_construct(digest="b", family="tiny", kind="base")
+        keys = {key_of(policy.parts({"data": each, "base": base})) for each in (told, other)}
+        assert (len(keys) == 2) == counts
 
 
 def test_only_the_family_in_use_and_the_named_packages_count() -> None:
@@ -112,7 +124,7 @@ def test_the_declared_sources_exist_and_count() -> None:
     assert isinstance(policy, caching.ContentPolicy)
     names = policy.parts({})
     assert "source tasks/formats/advertisegen.py" in names
-    assert "source tasks/rows.py" in names
+    assert "source tasks/rows/json_text.py" in names
 
 
 class TestWhy:

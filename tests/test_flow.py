@@ -17,6 +17,7 @@ CACHEABLE = {
     "fetch_model",
     "train-lora",
     "predict-tuned",
+    "describe",
     "predict-base",
     "imitate-random",
     "imitate-retrieval",
@@ -98,7 +99,7 @@ def test_an_edited_row_is_named_in_the_plan(project: Project) -> None:
     rows.write_text(rows.read_text("utf-8").replace("红色", "绿色", 1), "utf-8")
     plan = project.run("--dry-run")
     assert plan.states["fetch"] == "will run"
-    assert plan.reason("fetch").startswith("config.content: ")
+    assert plan.reason("fetch").startswith("config.uri.content: ")
     assert plan.reason("convert") == "on what fetch will produce"
     assert cached(plan) == {"fetch_model"}
 
@@ -161,6 +162,15 @@ def test_a_harmed_artifact_is_found_before_use_and_made_again(project: Project, 
     assert cached(project.run()) == CACHEABLE
 
 
+def test_one_bad_row_is_told_and_trains_nothing_again(project: Project) -> None:
+    rows = project.folder / "rows" / "train.json"
+    rows.write_text(rows.read_text("utf-8") + '{"messages": []}\n', "utf-8")
+    said = project.run()
+    assert CACHEABLE - cached(said) == {"fetch", "convert", "describe", "stage"}
+    cards = (project.home / "store" / "cards").glob("*/data-card.md")
+    assert any("| turns | 1 |" in card.read_text("utf-8") for card in cards)
+
+
 def test_a_step_can_be_asked_for_again(project: Project) -> None:
     said = project.run("--refresh", "judge", "--refresh", "convert")
     assert CACHEABLE - cached(said) == {"convert", "judge"}
@@ -174,7 +184,7 @@ def test_the_tuned_model_and_its_answers_lie_in_the_store(first: tuple[Project, 
     answers = [
         json_lines(path) for path in (project.home / "store" / "predictions").glob("*/*.jsonl")
     ]
-    assert {len(rows) for rows in answers} == {60}
+    assert {len(rows) for rows in answers} == {59}  # two of the 60 say the same
     assert not list((project.home / "work").iterdir())
 
 
@@ -194,7 +204,7 @@ class TestRefusals:
             ({"train.micro_batch": "3"}, "train.micro_batch: must divide global_batch (found 3)"),
             ({"train.epoch": "1"}, "--train.epoch: unknown knob"),
             ({"store.uri": "prefect.yaml"}, "store.uri: "),
-            ({"store.uri": "s3://bucket/x"}, "store.uri: only folders of this machine"),
+            ({"store.uri": "gs://bucket/x"}, "store.uri: only folders and buckets"),
             ({"serving.when": "always", "serving.host": "no.such.host"}, "serving."),
         ],
     )
@@ -221,10 +231,12 @@ class TestRefusals:
     def test_a_malformed_row_ends_the_run_with_its_place(self, project: Project) -> None:
         rows = project.folder / "rows" / "train.json"
         rows.write_text(rows.read_text("utf-8") + '{"messages": []}\n', "utf-8")
-        said = project.run(expect=1)
+        said = project.run(expect=1, data__max_bad_fraction="0")
         assert 'error: train.json:65: field "messages" must be a list of turns' in said.err
         assert said.states["convert"] == "Failed"
         assert "Traceback" not in said.err + said.out
+        kept = Path(said.err.strip().rpartition(": ")[2])
+        assert [row["line"] for row in json_lines(kept)] == [65]
 
     def test_an_unknown_deployment(self, first: tuple[Project, Said]) -> None:
         said = first[0].run("nothing-local", expect=2)

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from rendered import Page
 
 from tasks.reports.axes import label, spacing, ticks
-from tasks.reports.pictures import Point, curve, histogram, image
+from tasks.reports.pictures import Point, counted, curve, histogram, image
+from tasks.reports.wording import quantile
 
 unhurried = settings(deadline=None)  # a busy machine is no failure
 lengths = st.lists(st.integers(0, 5000), min_size=1, max_size=80)
@@ -108,6 +109,15 @@ def test_a_histogram_marks_median_and_tail() -> None:
     assert "p50 51" in words
     assert "p95 96" in words
     assert "301 values · last bar: up to 9,000" in words
+
+
+def test_values_counted_elsewhere_are_drawn_like_those_counted_here() -> None:
+    values = [n for n in range(30) for _ in range(n % 5 + 1)]
+    edges = [float(n) for n in range(31)]
+    there = [values.count(n) for n in range(30)]
+    marks = {0.5: quantile(values, 0.5), 0.95: quantile(values, 0.95)}
+    assert counted(edges, there, "t", "u", marks) == histogram(values, "t", "u")
+    assert "no values" in texts(counted([0, 1], [0], "t", "u", {}))
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from rendered import Page
 
 from tasks.artifacts import Comparison, Interval, Scores, Verdict
-from tasks.reports.data import Cut, Row, data_card, look
+from tasks.ledger import FileAccount, Ledger, Overlap
+from tasks.reports.data import Row, Tokens, data_card, look
 from tasks.reports.evaluation import Answer, score_table, side_by_side
 from tasks.reports.pictures import Point
 from tasks.reports.training import training_page
@@ -49,20 +50,106 @@ def column(page: Page, number: int, name: str) -> list[str]:
     return [row[place] for row in table[1:]]
 
 
-def card(splits: dict[str, list[Row]], cuts: dict[str, Cut] | None = None) -> Page:
-    return Page(data_card("advertisegen", {k: look(v) for k, v in splits.items()}, cuts))
-
-
-def test_the_data_card_counts_rows_placeholders_and_repetitions() -> None:
-    train = [Row(PROMPT, COPY), Row(PROMPT, "短文案"), Row("类型#裤", COPY), Row("类型#上衣", "x")]
-    page = card({"train": train, "dev": [Row("类型#裤", "y"), Row("类型#鞋", "z")]})
-    assert page.tables[0][0][2] == "answers with <UNK>"
-    assert page.tables[0][1:] == [
-        ["train", "4", "2\u00a0(50.0%)", "1", ""],
-        ["dev", "2", "0\u00a0(0.0%)", "0", "1"],
+def ledger(splits: dict[str, list[Row]], **changed: object) -> Ledger:
+    kept = {split: len(splits.get(split, [])) for split in ("train", "dev")}
+    found = Overlap(
+        run_characters=13,
+        dev_looked_at=kept["dev"],
+        dev_with_shared_run=1 if kept["dev"] else 0,
+        dev_with_trained_prompt=0,
+        near_looked_at=sum(kept.values()),
+        near_pairs=1,
+        near_rows=2,
+        near_complete=True,
+        shared_runs=["很软的棉，穿起来一点也不闷"],
+    )
+    files = [
+        FileAccount(
+            file=f"{split}.json",
+            split=split,
+            container="JSON",
+            encoding="utf-8",
+            format="advertisegen",
+            rows=rows + 3,
+            kept=rows,
+            duplicates=2,
+            rejected=1,
+        )
+        for split, rows in kept.items()
     ]
-    assert "6 rows (4 train, 2 dev), format advertisegen." in page.texts["p"]
+    facts: dict[str, object] = {
+        "files": files,
+        "kept": kept,
+        "beyond_limit": 0,
+        "repeated_prompts": {"train": 1, "dev": 0},
+        "reasons": {"not-json": 2},
+        "split_by": "file names",
+        "template": "",
+        "left_out": [],
+        "overlap": found,
+    }
+    return Ledger.model_validate(facts | changed)
+
+
+def card(
+    splits: dict[str, list[Row]], tokens: list[Tokens] | None = None, **changed: object
+) -> Page:
+    looked = {split: look(rows) for split, rows in splits.items()}
+    return Page(data_card(ledger(splits, **changed), looked, tokens or []))
+
+
+TRAIN = [Row(PROMPT, COPY), Row(PROMPT, "短文案"), Row("类型#裤", COPY), Row("类型#上衣", "BRAND")]
+DEV = [Row("类型#裤", "y"), Row("类型#鞋", "z")]
+
+
+def test_the_data_card_says_where_every_row_went() -> None:
+    page = card({"train": TRAIN, "dev": DEV})
+    told = "6 of 12 rows kept (4 train, 2 dev), format advertisegen. Train and dev were told apart"
+    assert page.texts["p"][0].startswith(told)
+    assert page.tables[0][1:] == [
+        ["train.json", "train", "advertisegen", "JSON, utf-8", "7", "4", "2", "1"],
+        ["dev.json", "dev", "advertisegen", "JSON, utf-8", "5", "2", "2", "1"],
+        ["all", "", "", "", "12", "6", "4", "2"],
+    ]
+    assert page.tables[1][1] == ["not-json", "2", "16.7%"]
+    assert [row[1] for row in page.tables[2][1:]] == [
+        "0\u00a0(0.0%)",
+        "1\u00a0(50.0%)",
+        "2\u00a0(33.3%)",
+    ]
+
+
+def test_the_data_card_counts_placeholders_and_repetitions() -> None:
+    page = card({"train": TRAIN, "dev": DEV})
+    assert page.tables[3] == [
+        ["split", "rows", "answers with <UNK>", "answers with BRAND", "repeated prompts"],
+        ["train", "4", "2\u00a0(50.0%)", "1\u00a0(25.0%)", "1"],
+        ["dev", "2", "0\u00a0(0.0%)", "0\u00a0(0.0%)", "0"],
+    ]
     assert len(page.pictures) == 2
+
+
+def test_the_data_card_names_what_else_a_person_should_know() -> None:
+    said = {
+        "left_out": ["a|b_test.json"],
+        "template": "### Q:\n{prompt}",
+        "reasons": {"not-json": 2},
+    }
+    told = card({"train": TRAIN, "dev": DEV}, **said).texts["p"][0]
+    assert "Not read: a|b_test.json." in told
+    assert "Around each prompt stands: ### Q:↵{prompt}" in told
+
+
+def test_a_data_card_of_a_thousand_shards_is_still_read() -> None:
+    shards = [
+        FileAccount(
+            file=f"{n}.json", split="train", container="JSON", encoding="utf-8", format="pairs"
+        )
+        for n in range(1000)
+    ]
+    page = card({}, files=shards, reasons={})
+    assert len(page.tables[0]) == 53
+    assert page.tables[0][51][0] == "and 950 more"
 
 
 @unhurried
@@ -70,7 +157,7 @@ def test_the_data_card_counts_rows_placeholders_and_repetitions() -> None:
 def test_length_percentiles_are_those_of_numpy(sizes: list[int]) -> None:
     page = card({"train": [Row("字" * size, "") for size in sizes]})
     expected = [np.quantile(sizes, q, method="inverted_cdf") for q in (0.5, 0.95, 0.99, 1)]
-    assert page.tables[1][1] == ["train prompts", *(str(int(value)) for value in expected)]
+    assert page.tables[4][1] == ["train prompts", *(str(int(value)) for value in expected)]
 
 
 def test_ten_rows_are_drawn_from_all_of_a_split_and_shown_as_they_are() -> None:
@@ -84,13 +171,18 @@ def test_ten_rows_are_drawn_from_all_of_a_split_and_shown_as_they_are() -> None:
 
 
 def test_the_data_card_tells_what_the_model_does_not_see() -> None:
-    page = card({"train": [Row(PROMPT, COPY)]}, {"train answers": Cut(256, 120, 1000)})
-    assert page.tables[2][1] == ["train answers", "256", "120\u00a0(12.0%)"]
+    marks = {"p50": 90.0, "p95": 200.0, "p99": 300.0, "max": 400.0}
+    answers = Tokens("train answers", 1000, marks, 256, 120, (0, 200, 400), (880, 120))
+    page = card({"train": TRAIN}, [answers])
+    assert page.tables[5][1] == [
+        "train answers", "90", "200", "300", "400", "256", "120\u00a0(12.0%)"
+    ]  # fmt: skip
+    assert len(page.pictures) == 3
 
 
 @pytest.mark.parametrize("splits", [{}, {"train": []}, {"train": [Row("", "")], "dev": []}])
 def test_a_data_card_of_nearly_nothing_is_a_page(splits: dict[str, list[Row]]) -> None:
-    assert card(splits).tables[0][0][0] == "split"
+    assert card(splits).tables[0][0][0] == "file"
 
 
 def test_the_score_page_begins_with_the_verdict_and_keeps_the_order_of_systems() -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import base64
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
@@ -80,21 +80,57 @@ def histogram(values: Sequence[float], title: str, unit: str) -> str:
     if not finite:
         return _empty(title, "no values")
     edges, tail = _edges(finite)
-    counts = _counts(finite, edges)
+    notes = [f"{len(finite):,} values"] + [f"last bar: up to {max(finite):,.4g}"] * tail
+    notes += [f"{len(values) - len(finite):,} not finite"] * (len(finite) < len(values))
+    marks = {share: quantile(finite, share) for share in (0.5, 0.95)}
+    whole = all(value % 1 == 0 for value in finite)
+    return _bars(edges, _counts(finite, edges), title, _Axis(unit, whole, marks, notes))
+
+
+def counted(
+    edges: Sequence[float],
+    counts: Sequence[int],
+    title: str,
+    unit: str,
+    marks: Mapping[float, float],
+) -> str:
+    """Draw whole values that were counted elsewhere.
+
+    Args:
+        edges: Borders of the bars, one more than counts, evenly apart.
+        counts: Values in each bar.
+        title: What is counted.
+        unit: Unit of the values.
+        marks: Quantiles to point out: the value by its share.
+    """
+    if not sum(counts):
+        return _empty(title, "no values")
+    notes = [f"{sum(counts):,} values"]
+    return _bars(edges, counts, title, _Axis(unit, True, marks, notes))
+
+
+@dataclass(frozen=True)
+class _Axis:
+    """What is written around the bars."""
+
+    unit: str
+    whole: bool
+    marks: Mapping[float, float]
+    notes: Sequence[str]
+
+
+def _bars(edges: Sequence[float], counts: Sequence[int], title: str, axis: _Axis) -> str:
     step = max(axes.spacing(0, max(counts), 4), 1.0)
     y = Scale(0, math.ceil(max(counts) / step) * step, BOTTOM, TOP)
     x = Scale(edges[0], edges[-1], LEFT, RIGHT)
-    whole = all(value % 1 == 0 for value in finite)
     parts = axes.vertical(y, step)
     for left, right, count in zip(edges, edges[1:], counts, strict=False):
         if count:
             parts.append(_bar(x.at(left), x.at(right), y.at(count)))
-    parts += axes.horizontal(x, axes.spacing(x.low, x.high, 8), unit, whole)
-    for share, height in ((0.5, TOP - 6), (0.95, TOP + 10)):
-        parts += _marker(finite, share, x, height)
-    notes = [f"{len(finite):,} values"] + [f"last bar: up to {max(finite):,.4g}"] * tail
-    notes += [f"{len(values) - len(finite):,} not finite"] * (len(finite) < len(values))
-    return axes.card(title, [*parts, axes.text(RIGHT, 28, " · ".join(notes), "end")])
+    parts += axes.horizontal(x, axes.spacing(x.low, x.high, 8), axis.unit, axis.whole)
+    for (share, value), height in zip(axis.marks.items(), (TOP - 6, TOP + 10), strict=False):
+        parts += _marker(value, share, x, height)
+    return axes.card(title, [*parts, axes.text(RIGHT, 28, " · ".join(axis.notes), "end")])
 
 
 def _empty(title: str, words: str) -> str:
@@ -199,8 +235,7 @@ def _bar(left: float, right: float, top: float) -> str:
     )
 
 
-def _marker(finite: Sequence[float], share: float, x: Scale, height: float) -> list[str]:
-    value = quantile(finite, share)
+def _marker(value: float, share: float, x: Scale, height: float) -> list[str]:
     at = x.at(min(value, x.high))
     late = at > RIGHT - 80
     words = axes.text(
