@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections.abc import Callable, Iterator
 from itertools import product
 from typing import Any
@@ -464,6 +465,18 @@ def test_work_is_proportional_to_the_file(kind: str) -> None:
         # what may be followed again: sixteen times what was read, and four rows of the greatest length
         assert reader.walked <= 17 * len(data) + 5 * MAX_ROW
     assert kind == "comments that hide each other" or walked[1] <= 5 * walked[0] + 65_536
+
+
+@pytest.mark.parametrize("kind", ["escapes that are not closed", "text behind rows", "words"])
+def test_a_broken_row_takes_no_longer_where_a_long_line_follows(kind: str) -> None:
+    data = HOSTILE[kind](4_000)
+    taken = []
+    for after in (b"", b" " * (MAX_ROW - len(data))):
+        reader = Reader(iter([data + after]), chunk=MAX_ROW)
+        begun = time.process_time()
+        assert sum(1 for _ in reader.rows()) >= 4_000
+        taken.append(time.process_time() - begun)
+    assert taken[1] <= 5 * taken[0] + 0.5
 
 
 @pytest.mark.parametrize("filler", [b"{", b'"', b'{"a": "', b"x", b" ", b"[", b"1,", b"\0"])

@@ -60,14 +60,17 @@ class Reader:
         self._layout = Layout()
         self._doomed: set[int] = set()  # where broken objects begin, in the whole text
         self._no_remark_ends = 0  # up to here, in the whole text, no comment ends
+        self._no_line_ends = 0  # nor a line
 
     def rows(self) -> Iterator[Row | Bad]:
         """Yield rows and broken rows in their order."""
         window, layout = self.window, self._layout
         while window.reach():
             if window.text[window.at] == _BRACE:
-                if layout.plain and not (yield from self._lines()):
-                    continue
+                if layout.plain and window.base + window.at >= self._no_line_ends:
+                    other = yield from self._lines()
+                    if not other:
+                        continue
                 yield self._object()
             elif not self._skip_comment():
                 yield self._loose()
@@ -80,6 +83,7 @@ class Reader:
             end = text.find(newline, at, at + MAX_ROW + 1)
             if end < 0:
                 if window.ended or len(text) - at >= window.chunk:
+                    self._no_line_ends = window.base + len(text)
                     break
                 window.move(at, line)
                 window.more(at)
