@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from tasks import sources, templates
+from tasks.metrics.protocol import Measure
 from tasks.plugins import FormatChoice
 from tasks.s3 import S3Access
 from tasks.trainer.job import DecodeSpec, Family, TrainSpec
@@ -189,14 +190,32 @@ class MetricsConfig(Section):
 
     model_config = ConfigDict(title="Metrics")
 
-    protocol: Literal["chatglm2"] = "chatglm2"
-    """ROUGE-1/2/L on words and BLEU-4 on characters as ChatGLM2-6B published them, in percent."""
+    protocol: Literal["chatglm2", "chatglm3", "english", "mixed"] = "chatglm2"
+    """chatglm2: ROUGE on words, BLEU on characters, as published; chatglm3: both on words; english; mixed."""
+    segmenter: Literal["jieba", "rjieba"] = "jieba"
+    """What cuts Chinese words: jieba as published, or rjieba, ten times as fast, which cuts a few texts otherwise."""
+    normalise: Literal["none", "nfkc"] = "none"
+    """nfkc gives full-width and half-width characters one form, on both sides."""
+    reference_characters: Annotated[int, Field(ge=0)] = 0
+    """References are cut to so many characters, as published scores cut them to 64 tokens; 0 leaves them whole."""
     confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
     """Confidence of the intervals, 0.5 to 1."""
     resamples: Annotated[int, Field(ge=100, le=100_000)] = 1000
     """Bootstrap resamples behind each interval."""
     seed: int = 17
     """Seed of the bootstrap."""
+
+    def identity(self) -> dict[str, Any]:
+        """Return what a cache key sees: every knob, and the versions of what stands behind them."""
+        return self.model_dump() | {"measure": self.measure().id}
+
+    def measure(self) -> Measure:
+        """Return all that a score means.
+
+        Raises:
+            ConfigError: Two of the choices do not go together.
+        """
+        return Measure(self.protocol, self.segmenter, self.normalise, self.reference_characters)
 
 
 class JudgeConfig(Section):

@@ -17,7 +17,7 @@ from tasks import baselines, store
 from tasks.artifacts import Artifact, Comparison, Dataset, Interval, Predictions, Scores, Verdict
 from tasks.config import JudgeConfig, MetricsConfig
 from tasks.errors import DataError
-from tasks.metrics import faithfulness, protocol, statistics
+from tasks.metrics import faithfulness, protocol, slices, statistics
 from tasks.provenance import made
 from tasks.steps import step
 from tasks.trainer.job import DecodeSpec
@@ -92,14 +92,18 @@ def score(answers: Predictions, config: MetricsConfig, system: str) -> Scores:
         raise DataError(f"{answers.uri}: no answers to score (found 0). Answer some rows first.")
     predictions = [row["prediction"] for row in rows]
     references = [row["reference"] for row in rows]
-    scored = protocol.score_rows(config.protocol, predictions, references)
+    measure = config.measure()
+    scored = protocol.score_rows(measure, predictions, references)
     intervals = {name: _interval([row[name] for row in scored], config) for name in scored[0]}
     prompts = [row["prompt"][-1]["content"] for row in rows]
     extras = faithfulness.extras(prompts, predictions, references, [row["finish"] for row in rows])
     root = store.root_of(answers.uri)
-    told = protocol.describe(config.protocol)
+    normalised = measure.normalise == "nfkc"
     summary = {
-        "protocol": told,
+        "protocol": measure.id,
+        "measure": measure.facts(),
+        "details": faithfulness.details(prompts, predictions, references, normalised),
+        "slices": slices.slices(prompts, references),
         "metrics": {name: value.model_dump() for name, value in intervals.items()},
         "extras": extras,
     }
@@ -110,7 +114,7 @@ def score(answers: Predictions, config: MetricsConfig, system: str) -> Scores:
     return Scores(
         uri=uri,
         digest=digest,
-        protocol=told,
+        protocol=measure.id,
         rows=len(rows),
         empty=sum(not text.strip() for text in predictions),
         metrics=intervals,

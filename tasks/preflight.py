@@ -12,6 +12,7 @@ from pathlib import Path
 from tasks import endpoints, models, sources, store
 from tasks.config import BaseConfig, FinetuneConfig, ServingConfig, StoreConfig
 from tasks.errors import ConfigError
+from tasks.metrics import protocol
 
 _LEAST_FREE = 256 * 2**20
 """Bytes: room for checkpoints and reports of the smallest run."""
@@ -31,6 +32,7 @@ def check(config: FinetuneConfig) -> None:
     _store(StoreConfig(uri=store.local()), _LEAST_FREE + (7 if whole else 1) * size)
     _store(config.store, _LEAST_FREE + (size if whole else 0))
     _port(config.name, config.serving)
+    protocol.check(config.metrics.measure(), [])
 
 
 def _base(config: BaseConfig) -> int:

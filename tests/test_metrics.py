@@ -1,258 +1,38 @@
-"""The metrics against hand-computed values and against the libraries whose numbers they promise."""
+"""What is measured beside the protocol, against values computed by hand."""
 
 from __future__ import annotations
 
-import marshal
-import os
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.metrics import FOLDERS, Scoring, published, rows
-from tasks import baselines
-from tasks.errors import ConfigError, DataError
-from tasks.metrics import bleu, protocol, segment
+from tasks.errors import DataError
+from tasks.metrics import fluency
 from tasks.metrics.attributes import attributes, describes_attributes
-from tasks.metrics.faithfulness import extras
-from tasks.metrics.statistics import paired_difference
+from tasks.metrics.faithfulness import KeyCoverage, coverage_by_key, details, extras
+from tasks.metrics.slices import slices
 
 ROOT = Path(__file__).parents[1]
-SHARED = Path(__file__).parents[2] / "shared" / "data" / "advertisegen"
-
-# Pieces that take part in a peculiarity: sentence marks, quotes, dots, blank lines, odd whitespace.
-PIECES = [
-    *"裙子好看上衣的，。！？?”’…. \t\n\r\x0b\x1c\x85\u2028\u3000\x00a1%#*,-",
-    "连衣裙",
-    "牛仔外套",
-    "......",
-    "……",
-    "。\n",
-    "\n \n",
-    "\r\n",
-    "polo领",
-    "<UNK>",
-    "3.5%",
-    "Hello World",
-    "杭研大厦",
-]
-TEXTS = st.lists(st.sampled_from(PIECES) | st.text(max_size=3), max_size=25).map("".join)
-LETTERS = st.text(st.sampled_from("裙子好看上衣的，。ab1"), min_size=4, max_size=60)
 
 
-@pytest.fixture(scope="session")
-def upstream() -> Scoring:
-    return published()
-
-
-def score(prediction: str, reference: str) -> list[float]:
-    [row] = protocol.score_rows("chatglm2", [prediction], [reference])
-    return [row[name] for name in protocol.METRICS]
-
-
-@pytest.mark.parametrize(
-    ("prediction", "reference", "expected"),
-    [
-        ("好好好", "好", [66.6667, 0, 66.6667, 22.5901]),
-        ("裙子好看", "裙子", [66.6667, 0, 66.6667, 31.9472]),
-        ("Hello World", "hello world", [0, 0, 0, 58.7728]),
-        ("这是<UNK>的裙子", "这是<UNK>的裤子", [83.3333, 80, 83.3333, 78.2542]),
-        ("裙子\n\n\n\n上衣", "裙子上衣", [80.0, 0, 57.1429, 15.6197]),
-        ("裙子", "裙子", [100.0, 0, 100.0, 59.4604]),
-        ("ＡＢＣ", "ABC", [0, 0, 0, 0]),
-        ("abc", "裙子", [0, 0, 0, 0]),
-    ],
-)
-def test_scores_are_the_known_ones(prediction: str, reference: str, expected: list[float]) -> None:
-    assert score(prediction, reference) == expected
-
-
-def test_width_alone_moves_the_scores_of_a_perfect_copy() -> None:
-    if not SHARED.is_dir():
-        pytest.skip("needs ../shared/data/advertisegen")
-    text = rows(SHARED, "dev")[0].answer
-    assert score(text, text) == [100.0, 100.0, 100.0, 100.0]
-    assert score(text.replace("，", ","), text) == [97.2222, 77.2727, 88.8889, 82.7404]
-
-
-@given(TEXTS, TEXTS)
-@example("......", ".......")  # a word breaks after six dots
-@example("......" * 2 + "\n裙", "......\n裙")
-@example("裙。\n\n”子", "裙。”子\n")  # a break after a mark makes a blank line of an empty one
-@example("裙\n\n子", "裙\x00子")  # a blank line is no character
-@example("裙\r\n子", "裙\n子")
-@settings(max_examples=400, deadline=None)
-def test_every_score_is_the_published_one(
-    upstream: Scoring, prediction: str, reference: str
-) -> None:
-    if prediction.strip() and reference.strip():
-        ours = protocol.score_rows("chatglm2", [prediction], [reference])
-        assert ours == upstream([prediction], [reference])
-    else:
-        assert score(prediction, reference) == [0, 0, 0, 0]
-
-
-@pytest.mark.parametrize("blank", ["", " ", "\n\u3000\n"])
-def test_a_blank_text_scores_nothing_where_the_published_code_stops(
-    upstream: Scoring, blank: str
-) -> None:
-    for pair in ((blank, "裙子"), ("裙子", blank), (blank, blank)):
-        assert score(*pair) == [0, 0, 0, 0]
-        with pytest.raises(ValueError, match=r"is empty\."):
-            upstream([pair[0]], [pair[1]])
-
-
-@given(LETTERS, LETTERS)
-@settings(max_examples=200, deadline=None)
-def test_bleu_agrees_with_sacrebleu_on_characters(prediction: str, reference: str) -> None:
-    from sacrebleu.metrics.bleu import BLEU
-
-    oracle = BLEU(tokenize="char", smooth_method="exp")
-    expected = oracle.sentence_score(prediction, [reference]).score
-    found = bleu.bleu_4(bleu.characters_of(prediction), bleu.characters_of(reference))
-    assert found * 100 == pytest.approx(expected, abs=1e-9)
-
-
-@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
-def test_retrieved_answers_score_as_published_and_beat_random_ones(
-    upstream: Scoring, folder: Path
-) -> None:
-    if not (folder / "dev.json").is_file():
-        pytest.skip(f"needs the rows of {folder.name}, which are not here")
-    asked, train = rows(folder, "dev"), rows(folder, "train")
-    prompts, references = [row.prompt for row in asked], [row.answer for row in asked]
-    nearest = baselines.answer("retrieval", train, prompts, seed=1)
-    scores = protocol.score_rows("chatglm2", nearest, references)
-    assert scores == upstream(nearest, references)
-    floor = protocol.score_rows(
-        "chatglm2", baselines.answer("random", train, prompts, seed=1), references
-    )
-    _, low, _ = paired_difference(
-        [row["rouge_2"] for row in scores], [row["rouge_2"] for row in floor]
-    )
-    assert low > 0
-
-
-@given(st.lists(st.tuples(st.sampled_from(PIECES[-8:]), st.sampled_from(PIECES[-8:])), max_size=12))
-def test_a_row_scores_the_same_alone_and_among_others(pairs: list[tuple[str, str]]) -> None:
-    together = protocol.score_rows("chatglm2", *([pair[side] for pair in pairs] for side in (0, 1)))
-    assert [list(row.values()) for row in together] == [score(*pair) for pair in pairs]
-
-
-def test_a_long_answer_is_scored_without_a_table_of_all_pairs() -> None:
-    row = score("裙子上衣，" * 20_000, "上衣裙子。" * 20_000)
-    assert row[0] == 66.6667  # two words of three; the marks differ
-    assert 0 < row[2] < 100
-
-
-def test_an_unknown_protocol_is_refused_by_name() -> None:
-    with pytest.raises(ConfigError, match=r"found 'rouge'\)\. Choose one of: chatglm2\."):
-        protocol.score_rows("rouge", ["好"], ["好"])
-    with pytest.raises(ConfigError, match="no such protocol"):
-        protocol.describe("rouge")
-
-
-def test_a_missing_reference_is_refused_before_anything_is_scored() -> None:
-    with pytest.raises(DataError, match=r"found 2 and 1"):
-        protocol.score_rows("chatglm2", ["好", "看"], ["好"])
-
-
-def test_the_id_of_a_protocol_names_its_version_and_its_segmenter() -> None:
-    assert protocol.describe("chatglm2") == (
-        "chatglm2-v1 (jieba-0.42.1, rouge_chinese-1.0.3, nltk-3.10.4)"
-    )
-
-
-@given(
-    st.dictionaries(st.text("abc", min_size=1, max_size=4), st.sampled_from([1, 2, 4]), min_size=1),
-    st.text("abcd", min_size=1, max_size=12),
-)
-@example({"a": 4, "b": 4, "ab": 2}, "abab")  # equally likely ways: the longer word
-@settings(deadline=None)
-def test_the_way_through_a_block_is_that_of_jieba(
-    upstream: Scoring, dictionary: dict[str, int], block: str
-) -> None:
-    import jieba
-
-    beginnings = {word[:end]: 0 for word in dictionary for end in range(1, len(word))}
-    frequencies, total = beginnings | dictionary, 8
-    theirs, ours = jieba.Tokenizer(), jieba.Tokenizer()
-    theirs.FREQ, theirs.total, theirs.initialized = frequencies, total, True
-    segment.use_dictionary(ours, frequencies, total)
-    routes: list[dict[int, tuple[float, int]]] = [{}, {}]
-    for tokenizer, route in zip((theirs, ours), routes, strict=True):
-        tokenizer.calc(block, tokenizer.get_DAG(block), route)
-    assert routes[0] == routes[1]
-
-
-CHANGED_FROM_AFAR = """
-import warnings
-warnings.simplefilter("ignore")
-import jieba
-from tasks.metrics import segment
-jieba.setLogLevel("CRITICAL")
-text = "杭研大厦的连衣裙上衣"
-jieba.add_word("连衣裙上衣", freq=10**9)
-jieba.del_word("杭研")
-print(jieba.lcut(text), jieba.Tokenizer().lcut(text), segment.words(text), sep="\\n")
-"""
-
-BELIEVED_FROM_A_CACHE = """
-import warnings
-warnings.simplefilter("ignore")
-import jieba
-from tasks.metrics import segment
-jieba.setLogLevel("CRITICAL")
-print(jieba.lcut("裙子上衣"), segment.words("裙子上衣"), sep="\\n")
-"""
-
-
-def run(tmp_path: Path, code: str, *options: str) -> subprocess.CompletedProcess[str]:
-    """Run code in a process that has the folder as its temporary one."""
-    own = {"TMPDIR": str(tmp_path), "PYTHONPATH": str(ROOT), "PYTHONUTF8": "1"}
-    return subprocess.run(
-        [sys.executable, *options, "-c", code],
-        env={**os.environ, **own},
-        capture_output=True,
-        encoding="utf-8",
-        check=True,
-    )
-
-
-def test_words_cannot_be_changed_from_afar(tmp_path: Path) -> None:
-    shared, another, ours = run(tmp_path, CHANGED_FROM_AFAR).stdout.splitlines()
-    assert shared == "['杭', '研', '大厦', '的', '连衣裙上衣']"
-    # not even another tokenizer of the shared package is safe
-    assert another == "['杭', '研', '大厦', '的', '连衣裙', '上衣']"
-    assert ours == "['杭研', '大厦', '的', '连衣裙', '上衣']"
-
-
-def test_words_do_not_come_from_a_cache_that_anyone_can_write(tmp_path: Path) -> None:
-    (tmp_path / "jieba.cache").write_bytes(marshal.dumps(({"裙": 0, "裙子上": 9, "裙子": 0}, 9)))
-    believed, ours = run(tmp_path, BELIEVED_FROM_A_CACHE).stdout.splitlines()
-    assert believed == "['裙子上', '衣']"
-    assert ours == "['裙子', '上衣']"
-
-
-def test_words_need_no_cache_no_warning_and_no_log(tmp_path: Path) -> None:
-    code = "from tasks.metrics import segment; print(segment.words('裙子上衣'))"
-    # warnings of the compiler come only when nothing is compiled yet
-    done = run(tmp_path, code, "-W", "error", "-X", f"pycache_prefix={tmp_path / 'compiled'}")
-    assert (done.stdout.strip(), done.stderr) == ("['裙子', '上衣']", "")
-    assert {path.name for path in tmp_path.iterdir()} <= {"compiled"}
-
-
-def test_importing_the_metrics_loads_neither_dictionary_nor_model_libraries(tmp_path: Path) -> None:
+def test_importing_the_metrics_loads_neither_dictionary_nor_model_libraries() -> None:
     code = (
         "import sys, tasks.baselines, tasks.metrics.protocol, tasks.metrics.faithfulness\n"
-        "import tasks.metrics.statistics\n"
-        "print([name for name in sys.modules if name.partition('.')[0] in "
-        "('jieba', 'prefect', 'torch', 'transformers', 'nltk', 'rouge_chinese')])"
+        "import tasks.metrics.statistics, tasks.metrics.slices\n"
+        "from tasks.metrics import segment\n"
+        "heavy = 'jieba', 'rjieba', 'sacrebleu', 'nltk', 'rouge_chinese', 'rouge_score'\n"
+        "heavy += 'prefect', 'torch', 'transformers'\n"
+        "print([name for name in sys.modules if name.partition('.')[0] in heavy], segment._tokenizers)"
     )
-    assert run(tmp_path, code).stdout.strip() == "[]"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "[] {}"
 
 
 @pytest.mark.parametrize(
@@ -337,6 +117,43 @@ def test_short_answers_and_empty_references_are_measured_without_a_division_by_z
     assert "length_ratio" not in measured
 
 
+def test_coverage_is_told_in_relation_to_the_references_and_by_key() -> None:
+    prompts = ["类型#裙*颜色#红色", "类型#裙*颜色#红色*颜色#蓝色", "类型#裙*领型#V领"]
+    references = ["红色的裙", "红色蓝色", "v领的裙"]
+    answers = ["裙", "裙，红色", "好看"]
+    assert coverage_by_key(prompts, answers, references) == {
+        "类型": KeyCoverage(asked=3, answers=2, references=2),
+        "颜色": KeyCoverage(asked=3, answers=1, references=3),
+        "领型": KeyCoverage(asked=1, answers=0, references=1),
+    }
+    measured = measure(prompts, answers, references)
+    assert measured["attribute_coverage"] == 3 / 7
+    assert measured["relative_coverage"] == pytest.approx(3 / 6)
+
+
+def test_a_value_that_a_prompt_asks_for_twice_counts_once() -> None:
+    prompts, answers = ["图案#格子*图案#格子*图案#条纹"], ["格子"]
+    assert measure(prompts, answers, ["好"])["attribute_coverage"] == 1 / 2
+    assert coverage_by_key(prompts, answers, ["好"])["图案"] == KeyCoverage(2, 1, 0)
+
+
+def test_a_key_that_no_reference_says_has_no_relation() -> None:
+    prompts, answers = ["类型#裙"], ["裙"]
+    assert coverage_by_key(prompts, answers, ["好"])["类型"].relative is None
+    assert "relative_coverage" not in measure(prompts, answers, ["好"])
+
+
+def test_details_hold_what_the_extras_sum_up() -> None:
+    told = details(["类型#裙"] * 2, ["aab", "aab"], ["裙", "裙"])
+    # a a b twice: 2 of 6; aa ab twice: 2 of 4; aab twice: 1 of 2; nothing of four
+    assert told == {
+        "distinct": {"1": 2 / 6, "2": 2 / 4, "3": 1 / 2, "4": 0.0},
+        "coverage_by_key": {"类型": {"asked": 2, "answers": 0, "references": 2, "relative": 0.0}},
+        "width_warning": "",
+    }
+    assert details(["写"], ["好"], ["好"])["coverage_by_key"] == {}
+
+
 @pytest.mark.parametrize(
     ("answer", "reference", "mismatch"),
     [
@@ -347,10 +164,88 @@ def test_short_answers_and_empty_references_are_measured_without_a_division_by_z
         ("，" * 300 + ",", "，" * 300, 0.0),
         ("，，,", "，,,", 0.0),
         ("abc", "a，b", 0.0),
+        ("a!b!", "a！b！", 1.0),
+        ("(a), (b)", "（a）, （b）", 1.0),
+        ("a，b:c", "a，b：c，d", 1.0),
     ],
 )
-def test_commas_of_another_width_are_noticed(answer: str, reference: str, mismatch: float) -> None:
+def test_marks_of_another_width_are_noticed(answer: str, reference: str, mismatch: float) -> None:
     assert measure(["p"], [answer], [reference])["width_mismatch"] == mismatch
+
+
+def test_a_mark_that_hardly_occurs_says_nothing_of_the_width() -> None:
+    answers, references = ["，", "!"] + ["，"] * 98, ["，", "！"] + ["，"] * 98
+    assert fluency.widths(answers, references) == []
+    assert fluency.widths(["!"] * 2 + ["，"] * 98, ["！"] * 2 + ["，"] * 98) != []
+
+
+def test_a_difference_in_width_is_said_in_words() -> None:
+    answers, references = ["红色,裙子,好看!"], ["红色，裙子，好,看！！"]
+    assert fluency.widths(answers, references) == [
+        fluency.Width("，", ",", answered=2, answered_half=2, expected=3, expected_half=1),
+        fluency.Width("！", "!", answered=1, answered_half=1, expected=2, expected_half=0),
+    ]
+    told = fluency.width_warning(answers, references)
+    assert told == (
+        "Punctuation of different width: answers write , rather than ， in 2 of 2 places, "
+        "references in 1 of 3; answers write ! rather than ！ in 1 of 1 places, references in 0 of "
+        "2. Equal texts lose points by this alone; metrics.normalise nfkc compares both sides alike."
+    )
+    assert "do not suffer" in fluency.width_warning(answers, references, normalised=True)
+    assert fluency.width_warning(answers, answers) == ""
+
+
+def test_variety_is_counted_in_runs_of_any_length() -> None:
+    assert fluency.distinct(["abab"], 1) == 2 / 4
+    assert fluency.distinct(["abab", "ab"], 2) == 2 / 4
+    assert fluency.distinct(["ab"], 3) == 0
+
+
+def test_slices_are_by_attribute_length_and_script() -> None:
+    prompts = ["类型#裙*颜色#红色*颜色#蓝色", "类型#裤*颜色#黑色", "类型#裤", "类型#裙*领型#V领"]
+    references = ["红裙", "黑色的裤", "black trousers, size 42", "V neck 裙子 skirt, new"]
+    assert slices(prompts, references, least=1) == {
+        "attribute: 颜色": [0, 1],
+        "attribute: 领型": [3],
+        "length: short": [0, 1],
+        "length: medium": [3],
+        "length: long": [2],
+        "script: Chinese": [0, 1],
+        "script: Latin": [2],
+        "script: mixed": [3],
+    }
+
+
+def test_slices_that_are_small_or_nearly_everything_are_left_out() -> None:
+    prompts = ["类型#裙*颜色#红色"] * 2 + ["类型#裙"] * 3
+    assert slices(prompts, ["裙"] * 5, least=2) == {"attribute: 颜色": [0, 1]}
+    assert slices(prompts, ["裙"] * 5, least=3) == {}
+    assert slices([], []) == {}
+
+
+def test_other_prompts_have_no_slices_by_attribute() -> None:
+    names = slices(["写一段广告"] * 6, ["好" * length for length in range(6)], least=2)
+    assert list(names) == ["length: short", "length: medium", "length: long"]
+
+
+@given(st.lists(st.text("红a ", max_size=9), max_size=40), st.integers(1, 5))
+def test_thirds_hold_each_row_once_and_in_order_of_length(
+    references: list[str], least: int
+) -> None:
+    found = slices(["写"] * len(references), references, least)
+    thirds = [found[name] for name in found if name.startswith("length")]
+    rows = [row for third in thirds for row in third]
+    assert len(set(rows)) == len(rows)
+    for shorter, longer in pairwise(thirds):
+        assert max(len(references[row]) for row in shorter) < min(
+            len(references[row]) for row in longer
+        )
+    assert all(least <= len(part) <= len(references) - least for part in found.values())
+
+
+def test_slices_need_a_reference_for_each_prompt() -> None:
+    with pytest.raises(DataError, match=r"found 1 and 2"):
+        slices(["写"], ["好", "好"])
 
 
 def test_measures_need_rows_of_equal_number() -> None:

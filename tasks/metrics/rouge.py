@@ -8,7 +8,8 @@ Its peculiarities are part of every published score of this protocol, and are ke
 - a blank line counts as one word, and a word breaks after six dots.
 
 The subsequence comes from rapidfuzz, bit-parallel: 4.7 ms for 1,070 pairs instead of 2,450 ms, and
-no table of n x m entries, which takes 0.5 GB at 2,000 words.
+no table of n x m entries, which takes 0.5 GB at 2,000 words. Memory grows with the number of words,
+time with n x m / 64: 2.4 s for 100,000 words against 100,000, never more than that a pair.
 
 Source: https://github.com/Isaac-JL-Chen/rouge_chinese, release 1.0.3.
 """
@@ -16,13 +17,11 @@ Source: https://github.com/Isaac-JL-Chen/rouge_chinese, release 1.0.3.
 from __future__ import annotations
 
 import re
-from collections.abc import Sized
+from collections.abc import Sequence, Sized
 from itertools import pairwise
 from typing import NamedTuple
 
 from rapidfuzz.distance import LCSseq
-
-from tasks.metrics import segment
 
 _BLANK_LINE = "\n"
 """Stands for the word that a blank line counts as; no other word can contain it."""
@@ -48,9 +47,9 @@ class Rouge(NamedTuple):
     longest: float
 
 
-def words_of(text: str) -> Words:
-    """Cut a text into words. Whitespace is not one, so a blank text has none."""
-    joined = " ".join(segment.words(text))
+def words_of(cut: Sequence[str]) -> Words:
+    """Take what a segmenter cut. Whitespace is no word, so a blank text has none."""
+    joined = " ".join(cut)
     # Breaking lines after marks changes nothing else: only dots stand within a word, and only a line
     # break of the text itself can leave a blank line, because every added one follows a mark.
     by_line = "\n" in joined or "......" in joined

@@ -16,19 +16,20 @@ if TYPE_CHECKING:
 METRICS = {"rouge_1": "ROUGE-1", "rouge_2": "ROUGE-2", "rouge_l": "ROUGE-L", "bleu_4": "BLEU-4"}
 """Titles of the scores of the protocol."""
 
-RATIOS = ("length_ratio",)
+RATIOS = ("length_ratio", "relative_coverage")
 FLAGS = ("width_mismatch",)
 """Extras that are ratios around 1, and such that are 0 or 1; all others are shares from 0 to 1."""
 
 MEANINGS = {
     "attribute_coverage": "of what the prompts ask for, what the answers say",
+    "relative_coverage": "that share over the references' own",
     "contradiction": "answers that name a colour, fabric or the like which their prompt does not",
     "distinct_4": "different runs of 4 characters among all of them; low is monotonous",
     "repetition": "runs of 4 characters that an answer says again",
     "length_ratio": "characters of the answers over those of the references",
     "duplicates": "answers that an earlier row got as well",
     "cut": "answers that ended at the token limit",
-    "width_mismatch": "answers and references write commas of another width, which lowers BLEU",
+    "width_mismatch": "answers and references write marks of another width, which lowers BLEU",
     "empty": "answers without a character; they score 0",
 }
 """What the measures beside the protocol say."""
