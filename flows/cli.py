@@ -259,6 +259,8 @@ def _next(result: FinetuneResult) -> list[str]:
     if result.endpoint:
         url = result.endpoint.url
         lines += [f"chat     {url}", f"stop     python -m flows.teardown {result.endpoint.name}"]
+    if result.report:
+        lines += [f"report   {_where(result.report)}/{publishing.REPORT}"]
     return [*lines, "pages    make serve, then open the run in the Prefect UI"]
 
 

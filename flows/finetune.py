@@ -57,7 +57,7 @@ def finetune(config: FinetuneConfig = FinetuneConfig()) -> FinetuneResult:
     verdict = judge(scores, config.judge, config.metrics)
 
     entry = register(config.name, model, scores["tuned"], verdict)
-    publish(data, card, model, answers, scores, verdict, config)
+    report = publish(data, card, model, answers, scores, verdict, entry, config)
     endpoint = deploy(
         entry, verdict, answers["tuned"], config.decode, config.serving, on=config.compute
     )
@@ -67,6 +67,7 @@ def finetune(config: FinetuneConfig = FinetuneConfig()) -> FinetuneResult:
         answers=answers,
         scores=scores,
         verdict=verdict,
+        report=report,
         endpoint=endpoint,
     )
 

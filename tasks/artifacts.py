@@ -12,6 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal, Self
 
+import orjson
 from pydantic import BaseModel, ConfigDict, model_validator
 
 from tasks import store
@@ -214,6 +215,20 @@ class Endpoint(BaseModel):
         return f"{self.url}, {self.equal} of {self.golden} golden answers equal"
 
 
+class Report(Artifact):
+    """`report.html`: the run on one page that needs nothing else."""
+
+    def told(self) -> str:
+        """Say in a few words what this is."""
+        return f"report.html ({self.digest[:8]})"
+
+
+def read(artifact: Artifact, name: str) -> list[dict[str, Any]]:
+    """Return the rows of a JSON Lines file of an artifact."""
+    with (store.resolve(artifact.uri) / name).open("rb") as file:
+        return [orjson.loads(line) for line in file]
+
+
 @dataclass(frozen=True)
 class FinetuneResult:
     """Everything that one run of the flow came to."""
@@ -225,4 +240,6 @@ class FinetuneResult:
     scores: dict[str, Scores]
     """By the same systems."""
     verdict: Verdict
+    report: Report | None
+    """None when it could not be written."""
     endpoint: Endpoint | None

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import orjson
 
 from tasks import baselines, store
-from tasks.artifacts import Artifact, Comparison, Dataset, Interval, Predictions, Scores, Verdict
+from tasks.artifacts import Comparison, Dataset, Interval, Predictions, Scores, Verdict, read
 from tasks.config import JudgeConfig, MetricsConfig
 from tasks.errors import DataError
 from tasks.metrics import faithfulness, protocol, slices, statistics
@@ -25,13 +25,6 @@ from tasks.trainer.job import DecodeSpec
 Outcome = Literal["pass", "fail", "inconclusive"]
 
 _READING = ("tasks/evaluation.py", "tasks/metrics")
-
-
-def read(artifact: Artifact, name: str) -> list[dict[str, Any]]:
-    """Return the rows of a JSON Lines file of an artifact."""
-    path = store.resolve(artifact.uri) / name
-    with path.open("rb") as file:
-        return [orjson.loads(line) for line in file]
 
 
 def _write(path: Path, rows: list[dict[str, Any]]) -> None:

@@ -10,17 +10,30 @@ from typing import Any
 
 from prefect.artifacts import create_link_artifact, create_markdown_artifact
 
-from tasks import store
-from tasks.artifacts import DataCard, Dataset, Model, Predictions, Scores, Verdict
+from tasks import assembly, store
+from tasks.artifacts import (
+    DataCard,
+    Dataset,
+    Model,
+    Predictions,
+    Registration,
+    Report,
+    Scores,
+    Verdict,
+    read,
+)
 from tasks.config import FinetuneConfig
 from tasks.describing import CARD
-from tasks.evaluation import read
 from tasks.metrics import attributes
+from tasks.provenance import made
 from tasks.reports import evaluation as evaluation_report
 from tasks.reports import training as training_report
+from tasks.reports.html.page import render
 from tasks.reports.pictures import Point
 from tasks.steps import step
 from tasks.trainer.job import TrainSpec
+
+REPORT = "report.html"
 
 
 @step(cached=False, retries=2, wait_seconds=(2, 8), vital=False)
@@ -31,9 +44,11 @@ def publish(
     answers: dict[str, Predictions],
     scores: dict[str, Scores],
     verdict: Verdict,
+    entry: Registration,
     config: FinetuneConfig,
-) -> None:
-    """Write the pages: data card, training curve, scores, answers side by side, links to the files."""
+) -> Report:
+    """Write the pages: data card, training curve, scores, answers side by side, the report, links to the files."""
+    report = _report(data, model, answers, scores, verdict, entry, config)
     page = (store.resolve(card.uri) / CARD).read_text(encoding="utf-8")
     create_markdown_artifact(page, key="data-card", description="What was trained on")
     create_markdown_artifact(
@@ -52,6 +67,7 @@ def publish(
         description="Prompts with the answers before and after",
     )
     for key, artifact in (
+        ("report", report),
         ("files-dataset", data),
         ("files-data-card", card),
         ("files-model", model),
@@ -61,6 +77,25 @@ def publish(
         remote = store.is_remote(artifact.uri)
         link = artifact.uri if remote else store.resolve(artifact.uri).as_uri()
         create_link_artifact(link, key=key, link_text=artifact.uri)
+    return report
+
+
+def _report(
+    data: Dataset,
+    model: Model,
+    answers: dict[str, Predictions],
+    scores: dict[str, Scores],
+    verdict: Verdict,
+    entry: Registration,
+    config: FinetuneConfig,
+) -> Report:
+    """Write the run on one page, into the store."""
+    page = render(assembly.run_report(data, model, answers, scores, verdict, entry, config))
+    root = store.root_of(verdict.uri)
+    with store.scratch(root) as out:
+        (out / REPORT).write_text(page, encoding="utf-8")
+        uri, digest = store.commit(out, root, "reports", made("publish", verdict, config))
+    return Report(uri=uri, digest=digest)
 
 
 def training_page(model: Model, spec: TrainSpec) -> str:

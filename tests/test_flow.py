@@ -57,6 +57,10 @@ def test_the_first_run_does_every_step_and_says_what_it_made(first: tuple[Projec
     assert set(said.states) == CACHEABLE | ALWAYS
     assert set(said.states.values()) == {"Completed"}
     assert len(said.table) == 5
+    report = Path(said.out.rpartition("report   ")[2].splitlines()[0])
+    page = report.read_text("utf-8")
+    assert "verdict" in page.lower()
+    assert "--source.uri rows" in page
     for word in ("verdict:", "prompt", "reference", "base", "tuned", "Next", "model"):
         assert word in said.out
 

@@ -27,7 +27,10 @@ def test_the_default_shown_is_the_one_that_is_used() -> None:
 
 
 def test_choices_and_variants_are_shown() -> None:
-    assert BY_NAME["data.format"].kind == "auto|advertisegen|alpaca|chatglm3|messages|pairs|question|sharegpt"
+    assert (
+        BY_NAME["data.format"].kind
+        == "auto|advertisegen|alpaca|chatglm3|messages|pairs|question|sharegpt"
+    )
     assert BY_NAME["train.method.rank"].when == "train.method.kind=lora"
     assert BY_NAME["train.method.freeze_embeddings"].when == "train.method.kind=full"
     assert BY_NAME["judge.metrics"].kind.startswith("list of rouge_1|")

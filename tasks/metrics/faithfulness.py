@@ -173,19 +173,28 @@ def contradiction(prompts: Sequence[str], answers: Sequence[str]) -> float | Non
     The exclusive values are those of all prompts together. A value within a longer one does not
     count: who writes 深蓝色 has not written 蓝色, and a prompt with 深蓝色 allows to write 蓝色.
     """
-    if not describes_attributes(prompts):
+    found = contradicted(prompts, answers)
+    if found is None:
         return None
-    exclusive = _any_exclusive(prompts)
+    judged = [values for values in found if values is not None]
+    return sum(map(bool, judged)) / len(judged)
+
+
+def contradicted(prompts: Sequence[str], answers: Sequence[str]) -> list[list[str] | None] | None:
+    """Return by row the exclusive values that the answer names and its prompt does not hold.
+
+    A row whose prompt holds no attributes has None; so has the whole where no prompt names an exclusive value.
+    """
+    exclusive = _any_exclusive(prompts) if describes_attributes(prompts) else None
     if exclusive is None:
         return None
-    against = judged = 0
+    found: list[list[str] | None] = []
     for prompt, answer in zip(prompts, answers, strict=True):
         held = [value for _, value in _folded(prompt)]
-        if held:
-            judged += 1
-            named = exclusive.findall(answer.casefold())
-            against += any(not any(one in value for value in held) for one in named)
-    return against / judged
+        named = dict.fromkeys(exclusive.findall(answer.casefold()))
+        strange = [one for one in named if not any(one in value for value in held)]
+        found.append(strange if held else None)
+    return found
 
 
 def _folded(prompt: str) -> list[tuple[str, str]]:
