@@ -455,7 +455,7 @@ def test_measures_beside_the_protocol_are_explained_and_the_width_is_warned_of_i
     assert rows["cutanswers that ended at the token limit"] == ["25.0%", "–"]
     assert rows["emptyanswers without a character; they score 0"] == ["–", "3\u00a0(1.2%)"]
     (warned,) = found.of("div", "warning")
-    assert warned.startswith("Punctuation differsnew model: answers and references write commas")
+    assert warned.startswith("Punctuation differsnew model: answers and references write marks")
     assert not page(replace(FULL, scores=Scoreboard([system("tuned", 3)]))).of("div", "warning")
 
 
