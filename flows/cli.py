@@ -142,13 +142,13 @@ def main(flow: Flow[Any, Any], model: type[FinetuneConfig]) -> None:
             plan(flow, config)
             return
         with temporary_settings({PREFECT_API_URL: server()}):
-            result = run(flow, config)
+            shown = summary(run(flow, config))
     except PipelineError as reason:
         raise SystemExit(_refused(reason)) from None
     except (KeyboardInterrupt, TerminationSignal):
         terminal.show("stopped: finished steps and checkpoints are kept; run it again to go on")
         raise SystemExit(EXIT_STOPPED) from None
-    terminal.show(*summary(result))
+    terminal.show(*shown)
 
 
 def _refused(reason: PipelineError) -> int:

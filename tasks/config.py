@@ -162,6 +162,9 @@ class DataConfig(Section):
             raise ValueError(
                 f"columns: only the format pairs has columns to name (found format {self.format!r})"
             )
+        named = list(self.columns.given().values())
+        if len(set(named)) < len(named):
+            raise ValueError(f"columns: one field cannot be two things (found {', '.join(named)})")
         templates.text_of(self.template)
         if not self.overlap and min(self.max_leak_fraction, self.max_near_fraction) < 1:
             raise ValueError(
@@ -178,7 +181,7 @@ class StoreConfig(Section):
     uri: Annotated[str, Field(min_length=1)] = ".finetune/store"
     """Folder, or s3://bucket/prefix; a relative folder lies in the project's folder and moves with it."""
     s3: S3Access = S3Access()
-    """How the S3 store behind an s3:// address is reached, and what is written there."""
+    """How the S3 store behind an s3:// address is reached, and what new objects there carry."""
 
     def identity(self) -> dict[str, str]:
         """Return what a cache key sees: the place alone, not how it is reached."""

@@ -41,8 +41,8 @@ _SAMPLE = 100
 _HOPELESS = 1000
 """A file of which so many rows at the beginning cannot be read at all is given up."""
 
-_USUAL = {"prompt": ("query", "instruction"), "response": ("completion",)}
-"""Names that the format pairs knows; a column that is named takes their place."""
+_USUAL = {"prompt": ("query", "instruction", "input", "context"), "response": ("completion",)}
+"""Names that the format pairs would look at; a column that is named takes their place."""
 
 Reader = Callable[[dict[str, Any]], list[Message]]
 Files = Sequence[tuple[str, Path]]
@@ -296,10 +296,10 @@ def _renamed(messages: Reader, columns: Mapping[str, str], row: dict[str, Any]) 
 
 
 def _prompt(messages: list[Message]) -> bytes:
-    """Return what is asked: all that comes before the last answer."""
-    if len(messages) == 2:
+    """Return what is asked first: conversations that begin alike belong together, for each answer is learnt."""
+    if messages[0]["role"] == "user":
         return messages[0]["content"].encode()
-    return orjson.dumps(messages[:-1])
+    return orjson.dumps(messages[:2])
 
 
 def _marks(lines: Iterable[bytes]) -> splits.Hashes:

@@ -160,7 +160,7 @@ def _talk(row: Row) -> str:
 
 def _columns(row: Row) -> str:
     """Look for two texts: by names that are usual elsewhere, or because there are only two."""
-    texts = [name for name, value in row.items() if isinstance(value, str)]
+    texts = [name for name, value in row.items() if isinstance(value, str) and name]
     known = {name: name.strip().lower() for name in texts}
     prompt = next((name for name in texts if known[name] in _ASKED), "")
     response = next((name for name in texts if known[name] in _ANSWERED), "")

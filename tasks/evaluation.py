@@ -24,6 +24,8 @@ from tasks.trainer.job import DecodeSpec
 
 Outcome = Literal["pass", "fail", "inconclusive"]
 
+_PAUSES = (2, 8, 32, 60)
+"""Seconds before another try, when the store of the answers is in a bucket that does not answer."""
 _READING = ("tasks/evaluation.py", "tasks/metrics")
 
 
@@ -35,6 +37,8 @@ def _write(path: Path, rows: list[dict[str, Any]]) -> None:
 
 @step(
     sources=("tasks/evaluation.py", "tasks/baselines.py", "tasks/metrics/attributes.py"),
+    retries=4,
+    wait_seconds=_PAUSES,
     name="imitate-{name}",
 )
 def imitate(data: Dataset, name: str, spec: DecodeSpec) -> Predictions:
@@ -67,6 +71,8 @@ def _pair(messages: list[dict[str, str]]) -> baselines.Row:
     sources=_READING,
     packages=("jieba", "rapidfuzz"),
     ignoring=("system",),
+    retries=4,
+    wait_seconds=_PAUSES,
     name="score-{system}",
 )
 def score(answers: Predictions, config: MetricsConfig, system: str) -> Scores:
@@ -120,7 +126,7 @@ def _interval(values: list[float], config: MetricsConfig) -> Interval:
     return Interval(mean=mean, low=low, high=high)
 
 
-@step(sources=_READING)
+@step(sources=_READING, retries=4, wait_seconds=_PAUSES)
 def judge(scores: dict[str, Scores], config: JudgeConfig, metrics: MetricsConfig) -> Verdict:
     """Decide whether the new model is good enough, from paired differences with each rival.
 

@@ -27,6 +27,7 @@ _TRANSIENT_CODES = frozenset(
         "BadDigest",  # the bytes changed on their way
         "ConditionalRequestConflict",  # another writer of the same key is at work
         "InternalError",
+        "NoSuchUpload",
         "OperationAborted",
         "RequestLimitExceeded",
         "RequestTimeout",

@@ -7,7 +7,7 @@ found is in `overlap/`; which rows are fed, and when, is the business of `conver
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,10 +35,12 @@ class Sharing:
     def add(self, split: str, rows: Rows, chosen: NDArray[np.bool_]) -> None:
         """Take the chosen rows of a split; every dev row comes before the first training row."""
         kept = list(itertools.compress(rows, chosen))
-        take: Callable[[Sequence[str]], None] = (
-            self._runs.hold if split == "dev" else self._runs.look
-        )
-        take([turns[-1]["content"] for turns in kept])
+        if split == "dev":
+            self._runs.hold([turns[-1]["content"] for turns in kept])
+        else:  # every answer of a conversation is learnt
+            self._runs.look(
+                [turn["content"] for turns in kept for turn in turns if turn["role"] == "assistant"]
+            )
         room = max(0, NEAR_ROWS - self._near.texts)
         self._near.add([whole(turns) for turns in kept[:room]])
 

@@ -401,3 +401,32 @@ def test_a_record_tells_no_password() -> None:
     told = source.recorded()
     assert "secret" not in str(told)
     assert (told["uri"], told["mirrors"]) == ("https://host/rows.json", ["https://host/y"])
+
+
+def test_every_answer_of_a_conversation_is_searched(make: Make) -> None:
+    answer = "这条裙子用了很软的棉，穿起来一点也不闷，走路的时候裙摆轻轻晃。"
+    talk = [("user", "q"), ("assistant", answer), ("user", "谢谢"), ("assistant", "不客气")]
+    turns = [{"role": role, "content": text} for role, text in talk]
+    source = make(train__json=lines({"messages": turns}), dev__json=lines({"messages": turns[:2]}))
+    found = ledger(dataset(source)).overlap
+    assert found is not None
+    assert (found.dev_with_trained_prompt, found.dev_with_shared_run) == (1, 1)
+
+
+def test_conversations_that_begin_alike_are_never_parted(tmp_path: Path) -> None:
+    def talk(number: int, rounds: int) -> dict[str, object]:
+        turns = [(f"q{number}", f"a{number}"), ("more", f"b{rounds}")][:rounds]
+        pairs = [(("user", asked), ("assistant", said)) for asked, said in turns]
+        messages = [{"role": role, "content": text} for pair in pairs for role, text in pair]
+        return {"messages": messages}
+
+    path = tmp_path / "rows.json"
+    rows = [talk(number, rounds) for number in range(60) for rounds in (1, 2)]
+    path.write_text(lines(*rows), encoding="utf-8")
+    data = dataset(SourceConfig(uri=str(path)), dev_fraction=0.5)
+    assert not set(prompts(data, "train")) & set(prompts(data, "dev"))
+
+
+def test_one_column_cannot_be_two_things() -> None:
+    with pytest.raises(ValueError, match="one field cannot be two things"):
+        DataConfig.model_validate({"columns": {"prompt": "x", "response": "x"}})

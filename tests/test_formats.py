@@ -173,8 +173,6 @@ def test_no_earlier_turns_are_none(name: str, empty: object) -> None:
         ("pairs", {"prompt": "类型#裙", "response": "一条裙子。", "completion": "一条裙子。"}),
         ("pairs", {"prompt": "类型#裙", "response": None, "completion": "一条裙子。"}),
         ("pairs", {"prompt": "", "query": "类型#裙", "response": "一条裙子。"}),
-        # another field may be named beside `prompt`: it was chosen with data.columns
-        ("pairs", {"prompt": "类型#裙", "input": "类型#裙", "response": "一条裙子。"}),
         ("alpaca", {"instruction": "类型#裙", "output": "一条裙子。"}),
         ("alpaca", {"instruction": "类型#裙", "output": "一条裙子。", "input": None}),
         ("question", {"question": "类型#裙", "answer": "一条裙子。", "context": ""}),
@@ -488,3 +486,37 @@ def test_deep_nesting_is_refused_without_recursion(name: str) -> None:
         for field in EXAMPLES[name]:
             row = EXAMPLES[name] | {field: deep, "history": deep, "tools": deep, "system": deep}
             unfit(name, row)
+
+
+@pytest.mark.parametrize(
+    ("name", "beside", "code"),
+    [
+        ("pairs", {"context": "c"}, "unread-field"),
+        ("pairs", {"input": "c"}, "unread-field"),
+        ("pairs", {"images": ["x.png"]}, "unread-field"),
+        ("pairs", {"label": False}, "loss"),
+        ("alpaca", {"kto_tag": True}, "loss"),
+        ("alpaca", {"videos": ["x"]}, "unread-field"),
+        ("messages", {"images": ["x.png"]}, "unread-field"),
+        ("messages", {"label": False}, "loss"),
+        ("advertisegen", {"image": "x.png"}, "unread-field"),
+    ],
+)
+def test_what_would_be_left_out_in_silence_is_refused(name: str, beside: Row, code: str) -> None:
+    rows: dict[str, Row] = {
+        "pairs": {"prompt": "q", "response": "a"},
+        "alpaca": {"instruction": "q", "output": "a"},
+        "messages": {"messages": [USER, TOLD]},
+        "advertisegen": {"content": "q", "summary": "a"},
+    }
+    chosen = plugins.load("formats", name)
+    assert chosen.messages(rows[name] | {"id": 7, "label": "a text", "images": []})
+    with pytest.raises(Unfit) as caught:
+        chosen.messages(rows[name] | beside)
+    assert caught.value.code == code
+
+
+def test_advertisegen_keeps_history_and_system() -> None:
+    row = {"content": "q", "summary": "a", "history": [["x", "y"]], "system": "s"}
+    found = plugins.load("formats", "advertisegen").messages(row)
+    assert [turn["content"] for turn in found] == ["s", "x", "y", "q", "a"]

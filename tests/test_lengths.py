@@ -184,7 +184,7 @@ def test_a_limit_that_holds_no_prompt_is_said_here_already(
     (data / "dataset.json").write_text(
         json.dumps({"template": "### Question:\n{prompt}\n\n### Answer:\n"}), encoding="utf-8"
     )
-    with pytest.raises(ConfigError, match="max_prompt_tokens: the prompt around an empty message"):
+    with pytest.raises(ConfigError, match="max_prompt_tokens: what surrounds an empty prompt"):
         lengths.measure(order(data, base, tmp_path), Stop())
 
 

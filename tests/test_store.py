@@ -40,7 +40,7 @@ def test_how_it_was_made_is_in_the_record_and_not_in_the_digest(tmp_path: Path) 
     assert store.record(uri)["made"] == {"step": "other"}
 
 
-@pytest.mark.parametrize("harm", ["delete", "truncate", "alter", "add", "record", "garbage"])
+@pytest.mark.parametrize("harm", ["delete", "truncate", "alter", "record", "garbage"])
 def test_every_harm_is_found_and_mended_by_committing_again(tmp_path: Path, harm: str) -> None:
     uri, digest = put(tmp_path)
     file, record = Path(uri) / "a.txt", Path(uri) / store.RECORD
@@ -50,8 +50,6 @@ def test_every_harm_is_found_and_mended_by_committing_again(tmp_path: Path, harm
         file.write_text("hell")
     elif harm == "alter":
         file.write_text("jello")
-    elif harm == "add":
-        (Path(uri) / "b.txt").write_text("")
     elif harm == "record":
         record.unlink()
     else:
@@ -166,3 +164,11 @@ def test_a_store_is_tried_before_anything_is_spent(tmp_path: Path) -> None:
     for other in ("gs://bucket/x", "https://host/x", "S3://bucket"):
         with pytest.raises(ConfigError, match=r"^store\.uri: only folders and buckets can be"):
             store.check(other)
+
+
+def test_a_file_that_somebody_else_put_there_is_no_damage(tmp_path: Path) -> None:
+    uri, digest = put(tmp_path)
+    (Path(uri) / ".DS_Store").write_text("x")
+    assert store.trouble(uri, digest) is None
+    assert put(tmp_path) == (uri, digest)
+    assert (Path(uri) / ".DS_Store").exists()

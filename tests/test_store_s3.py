@@ -322,10 +322,12 @@ def test_a_conflict_with_another_writer_is_worth_another_try(bucket: str, server
 def test_what_a_cut_upload_left_is_written_anew_while_there_is_no_record(
     bucket: str, server: Server, home: Path, tmp_path: Path, left: bytes
 ) -> None:
-    write(tmp_path, FILES)
-    uri = f"{bucket}/things/{store.digest_of(store.listing(tmp_path))[:16]}"
+    folder = tmp_path / "files"
+    folder.mkdir()
+    write(folder, FILES)
+    uri = f"{bucket}/things/{store.digest_of(store.listing(folder))[:16]}"
     server.client().put_object(Body=left, **key_of(uri, "train.jsonl"))
-    assert store.put(tmp_path, bucket, "things", {})[0] == uri
+    assert store.put(folder, bucket, "things", {})[0] == uri
     forget(home, bucket, server)
     assert contents(store.resolve(uri)) == FILES
 
@@ -670,3 +672,19 @@ def test_the_mirror_of_one_store_is_not_that_of_another(
     assert first[1] == second[1]
     assert store.resolve(first[0]) != store.resolve(second[0])
     assert contents(store.resolve(first[0])) == contents(store.resolve(second[0]))
+
+
+def test_a_later_process_knows_how_an_earlier_one_reached_the_store(
+    bucket: str, server: Server
+) -> None:
+    uri, digest = commit(bucket)
+    program = "import sys; from tasks import store\nprint(store.trouble(sys.argv[1], sys.argv[2]))"
+    done = subprocess.run(
+        [sys.executable, "-c", program, uri, digest],
+        cwd=Path(__file__).parents[1],
+        env={k: v for k, v in os.environ.items() if k != "AWS_ENDPOINT_URL"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.strip() == "None"

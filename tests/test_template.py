@@ -136,7 +136,7 @@ def shortened(text: str, count: int) -> str:
 def test_a_limit_that_holds_the_template_but_no_text_is_refused() -> None:
     family = template.templated(families.load("tiny"), QUESTION)
     frame = len(family.prompt(GLM, [user("")]))
-    with pytest.raises(ConfigError, match=rf"takes {frame} tokens \(found {frame}\)\. Raise it"):
+    with pytest.raises(ConfigError, match=rf"takes {frame} tokens \(found {frame}\)\. Raise train"):
         fit_prompt(family, GLM, [user("龘" * 9)], frame)
 
 

@@ -128,6 +128,25 @@ def refuse_unread(row: dict[str, Any], fields: Iterable[str]) -> None:
             raise Unfit("unread-field", f'field "{field}" would be lost (found: {shown(value)})')
 
 
+_SEEN_OR_HEARD = ("images", "videos", "audios", "image", "video", "audio")
+_PREFERENCE = ("label", "kto_tag")
+
+
+def refuse_beside(row: dict[str, Any]) -> None:
+    """Refuse a row that holds pictures or sound, or that marks its answer as wanted or not.
+
+    Raises:
+        Unfit: It does.
+    """
+    refuse_unread(row, _SEEN_OR_HEARD)
+    for field in _PREFERENCE:
+        if isinstance(row.get(field), bool):
+            told = (
+                f'every answer is learned, also an unwanted one (found: "{field}" is {row[field]})'
+            )
+            raise Unfit("loss", told)
+
+
 def listed(names: Iterable[str]) -> str:
     """Return names for a message: in their order, escaped where they would not print, not too many."""
     every = list(names)

@@ -10,7 +10,18 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from tasks.formats import Message, Role, Unfit, given, kind, listed, optional, shown, text
+from tasks.formats import (
+    Message,
+    Role,
+    Unfit,
+    given,
+    kind,
+    listed,
+    optional,
+    refuse_beside,
+    shown,
+    text,
+)
 
 _TOOLS = {"tool", "function", "function_call", "tool_call", "observation", "tool_response"}
 _TOOL_FIELDS = ("tool_calls", "function_call", "tool_call_id", "name", "parameters", "observation")
@@ -41,6 +52,8 @@ def exchange(row: dict[str, Any], prompt: str, answer: str) -> list[Message]:
     Raises:
         Unfit: They cannot be read.
     """
+    if len(row) > 2:
+        refuse_beside(row)
     turns: list[Message] = [
         {"role": "user", "content": prompt},
         {"role": "assistant", "content": answer},
@@ -95,6 +108,8 @@ def chat(row: dict[str, Any], layout: Layout) -> list[Message]:
     if not isinstance(turns, list) or not turns:
         found = "an empty list" if turns == [] else kind(turns)
         raise Unfit("turns", f'field "{layout.turns}" must be a list of turns (found: {found})')
+    if len(row) > 1:
+        refuse_beside(row)
     for field in ("tools", "functions"):
         if field in row and given(row[field]):
             raise Unfit("tools", f'tools are not supported (found: field "{field}")')

@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import Any
 
 from tasks.formats import Message, text
+from tasks.formats._conversation import exchange
 
 FIELDS = ("content", "summary")
 
@@ -22,7 +23,4 @@ def claims(names: frozenset[str]) -> bool:
 
 def messages(row: dict[str, Any]) -> list[Message]:
     """Return the attributes as the user's turn and the advert as the answer."""
-    return [
-        {"role": "user", "content": text(row, "content")},
-        {"role": "assistant", "content": text(row, "summary")},
-    ]
+    return exchange(row, text(row, "content"), text(row, "summary"))

@@ -5,8 +5,8 @@
     system     optional: text
 
 Blank and null fields count as absent where another name is given. Two names for the same thing with
-different texts are a conflict. An `input` or `context` beside a query or an instruction is part of the
-question, and no pair: such a row is unfit, unless `data.columns` says which fields to learn.
+different texts are a conflict. An `input` or `context` is part of the question, and no pair: such a row is
+unfit, unless `data.columns` says which fields to learn.
 
 Source: https://github.com/mosaicml/llm-foundry/tree/main/scripts/train (prompt and response or
 completion), https://github.com/modelscope/ms-swift (query, response, history, system),
@@ -35,8 +35,7 @@ def claims(names: frozenset[str]) -> bool:
 
 def messages(row: dict[str, Any]) -> list[Message]:
     """Return system text and history if there are any, the question, and its answer."""
-    if "prompt" not in row:
-        refuse_unread(row, _CONTEXT)
+    refuse_unread(row, _CONTEXT)
     return exchange(row, _only(row, _PROMPTS), _only(row, _ANSWERS))
 
 

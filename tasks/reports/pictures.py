@@ -97,7 +97,7 @@ def counted(
     """Draw whole values that were counted elsewhere.
 
     Args:
-        edges: Borders of the bars, one more than counts, evenly apart.
+        edges: Borders of the bars, one more than counts, evenly apart; only the last bar may be wider.
         counts: Values in each bar.
         title: What is counted.
         unit: Unit of the values.
@@ -106,6 +106,10 @@ def counted(
     if not sum(counts):
         return _empty(title, "no values")
     notes = [f"{sum(counts):,} values"]
+    width = edges[1] - edges[0]
+    if len(edges) > 2 and edges[-1] - edges[-2] > width:
+        notes.append(f"last bar: up to {edges[-1] - 1:,.4g}")
+        edges = [*edges[:-1], edges[-2] + width]
     return _bars(edges, counts, title, _Axis(unit, True, marks, notes))
 
 

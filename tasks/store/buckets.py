@@ -1,19 +1,25 @@
 """S3 stores as this process reaches them: a client each, what every write carries, what the store honours.
 
-How a store is spoken to is said once, by `use`, and holds for every address below it. Nothing here knows what an
+How a store is spoken to is said once, by `use`, and holds for every address below it; it is noted, without any
+secret, for later processes. Nothing here knows what an
 artifact is. Failures leave as boto3 raises them; `tasks.s3.translated` is around every call.
 """
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import json
 import threading
 import uuid
+from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
 from tasks.errors import ConfigError
 from tasks.s3 import S3Access, split
+from tasks.store.folder import home
 
 _ABSENT = frozenset({"404", "NoSuchKey", "NoSuchBucket"})
 _THERE = frozenset({"412", "PreconditionFailed", "ConditionalRequestConflict"})
@@ -31,6 +37,8 @@ def use(store: str, access: S3Access) -> None:
     with _mutex:
         unchanged = _accesses.get(root) == access
         _accesses[root] = access
+        if root.startswith("s3://"):
+            _remember(root, access)
         for known in [known for known in _reached if _is_below(known, root)]:
             _reached[known].whole.clear()
             if not unchanged:
@@ -47,10 +55,37 @@ def bucket_of(store: str) -> Bucket:
     root = store.rstrip("/")
     with _mutex:
         if root not in _reached:
-            above = [known for known in _accesses if _is_below(root, known)]
-            access = _accesses[max(above, key=len)] if above else S3Access()
+            known = _remembered() | _accesses
+            above = [each for each in known if _is_below(root, each)]
+            access = known[max(above, key=len)] if above else S3Access()
             _reached[root] = Bucket(root, access, _client(access))
         return _reached[root]
+
+
+def _notes() -> Path:
+    return home() / "stores"
+
+
+def _remember(root: str, access: S3Access) -> None:
+    """Note how a store is reached: a cached artifact of it may be looked at by a run that uses another."""
+    note = _notes() / f"{hashlib.sha256(root.encode()).hexdigest()[:16]}.json"
+    text = json.dumps({"store": root, "access": asdict(access)}, indent=2)
+    if note.exists() and note.read_text(encoding="utf-8") == text:
+        return
+    note.parent.mkdir(parents=True, exist_ok=True)
+    partial = note.with_suffix(f".{uuid.uuid4().hex}")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(note)
+
+
+def _remembered() -> dict[str, S3Access]:
+    """Return how the stores of earlier runs were reached."""
+    found = {}
+    for note in _notes().glob("*.json"):
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            noted = json.loads(note.read_text(encoding="utf-8"))
+            found[noted["store"]] = S3Access(**noted["access"])
+    return found
 
 
 def _client(access: S3Access) -> Any:

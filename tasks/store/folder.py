@@ -98,7 +98,11 @@ def trouble(uri: str, digest: str) -> str | None:
     if not isinstance(record, dict) or record.get("digest") != digest:
         return f"{uri}: its record is of something else"
     try:
-        found = digest_of(listing(directory))
+        # a file that somebody else put there is no damage
+        names = {file["path"] for file in record["files"]}
+        found = digest_of([file for file in listing(directory) if file["path"] in names])
+    except (KeyError, TypeError):
+        return f"{uri}: its record cannot be read"
     except OSError as reason:
         return f"{uri}: a file cannot be read ({reason})"
     return None if found == digest else f"{uri}: its files are not those of the record"

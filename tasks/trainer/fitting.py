@@ -106,8 +106,8 @@ def _without_middle(
 
 def _no_room(frame: int, limit: int) -> ConfigError:
     return ConfigError(
-        f"max_prompt_tokens: the prompt around an empty message takes {frame} tokens "
-        f"(found {limit}). Raise it."
+        f"max_prompt_tokens: what surrounds an empty prompt, its template included, takes {frame} tokens "
+        f"(found {limit}). Raise train.max_prompt_tokens, or shorten data.template."
     )
 
 
