@@ -48,6 +48,10 @@ class RawFile(Artifact):
     files: tuple[str, ...]
     """Names of the files, relative to `uri`."""
 
+    def identity(self) -> dict[str, Any]:
+        """Return what a cache key sees of it: what a file is called can decide its split."""
+        return super().identity() | {"files": self.files}
+
     def told(self) -> str:
         """Say in a few words what this is."""
         return f"{', '.join(self.files)} ({self.digest[:8]})"

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from tasks import sources, templates
 from tasks.metrics.protocol import Measure
@@ -25,6 +25,14 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
+def _lowered(value: Any) -> Any:
+    return value.strip().lower() if isinstance(value, str) else value
+
+
+def _unescaped(value: Any) -> Any:
+    return "\t" if value in ("\\t", "tab") else value
+
+
 class SourceConfig(Section):
     """Where the rows come from."""
 
@@ -36,7 +44,7 @@ class SourceConfig(Section):
     """Where the held-out rows come from when they lie apart; empty looks for them among the files at uri."""
     mirrors: list[str] = []
     """Further http(s) addresses of the same file, tried in this order when uri fails."""
-    sha256: Annotated[str, Field(pattern="^([0-9a-f]{64})?$")] = ""
+    sha256: Annotated[str, BeforeValidator(_lowered), Field(pattern="^([0-9a-f]{64})?$")] = ""
     """Expected SHA-256 of the file at uri, 64 hexadecimal digits; empty trusts what arrives."""
     s3: S3Access = S3Access()
     """How the S3 store behind an s3:// address is reached."""
@@ -135,7 +143,7 @@ class DataConfig(Section):
     """How rows lie in a file; auto looks at the content. json covers JSON Lines, arrays and loose objects."""
     encoding: Literal["auto", "utf-8", "utf-16", "gb18030"] = "auto"
     """Encoding of the text; auto looks at the bytes and says what it found. gb18030 covers GBK."""
-    delimiter: Annotated[str, Field(max_length=1)] = ""
+    delimiter: Annotated[str, BeforeValidator(_unescaped), Field(max_length=1)] = ""
     """What separates the cells of a table, one character; empty looks at the first rows."""
     template: str = "none"
     """What stands around each prompt: none, question, or a text of your own with {prompt} in it."""

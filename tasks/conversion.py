@@ -38,6 +38,7 @@ CONTENT = ("train.jsonl", "dev.jsonl", DATASET)
 """The files that decide what is trained and measured; the others tell how they came about."""
 _SAMPLE = 100
 """Rows that the format is told from."""
+_BATCH_CHARACTERS = 8 << 20
 _HOPELESS = 1000
 """A file of which so many rows at the beginning cannot be read at all is given up."""
 
@@ -99,7 +100,7 @@ class _Conversion:
                     self._source(name, path, chosen, split if plan.dev else "both")
         self.close()
         self._seen = splits.Seen()  # lets its memory go
-        self._rejections.judge(self._read, self._config.max_bad_fraction)
+        self._rejections.judge(self._accounts, self._config.max_bad_fraction)
         if not plan.dev:
             self._hold_out()
         self._require_rows(", ".join(name for name, _ in files))
@@ -121,7 +122,11 @@ class _Conversion:
         for member, stream in parts:
             shown = folder + member
             opened = rows.open_rows(stream, shown, self._reading, self._is_known)
-            sample, events = _sampled(opened.rows, shown)
+            every = opened.rows
+            if opened.container in ("CSV", "TSV"):
+                every = (event for event in every if not _is_nothing(event))
+            sample, events = _sampled(every, shown)
+            _require_columns(self._config.columns.given(), sample, shown)
             account = FileAccount(
                 file=shown,
                 split=split,
@@ -158,12 +163,13 @@ class _Conversion:
         limit = self._config.limit if account.split == "train" else 0
         reader = self._reader(account.format)
         while True:
-            room = min(jsonl.BATCH, limit - writer.rows) if limit else jsonl.BATCH
-            batch = list(itertools.islice(events, room))
-            if not batch:
-                account.unread = room == 0 and next(events, None) is not None
+            if limit and writer.rows >= limit:
+                account.unread = next(events, None) is not None
                 return
-            self._batch(batch, reader, account, writer)
+            batch = _some(events)
+            if not batch:
+                return
+            self._batch(batch, reader, account, writer, limit)
             self._progress(self._read)
 
     def _batch(
@@ -172,6 +178,7 @@ class _Conversion:
         reader: Reader,
         account: FileAccount,
         writer: Writer,
+        limit: int,
     ) -> None:
         lines, kept, prompts = [], [], []
         for event in batch:
@@ -190,10 +197,12 @@ class _Conversion:
         fresh = self._seen.fresh(_marks(lines))
         # only where rows are parted by their prompt must a hash be the same in every process
         hashed = _digests(prompts) if account.split == "both" else _marks(prompts)
+        new = int(fresh.sum())
+        if limit:
+            fresh &= np.cumsum(fresh) <= limit - writer.rows
         writer.add(lines, hashed, fresh)
         if account.split != "both" and self._config.overlap:
             self._sharing.add(account.split, kept, fresh)
-        new = int(fresh.sum())
         account.rows += len(batch)
         account.kept += new
         account.duplicates += len(lines) - new
@@ -253,6 +262,23 @@ class _Conversion:
         )
 
 
+def _is_nothing(event: rows.Row | rows.Bad) -> bool:
+    """Say whether a row of a table has empty cells only: a spreadsheet leaves many at the end."""
+    return isinstance(event, rows.Row) and not any(event.value.values())
+
+
+def _some(events: Iterator[rows.Row | rows.Bad]) -> list[rows.Row | rows.Bad]:
+    """Return the next rows: so many, or fewer that are long, for memory must not grow with their length."""
+    batch: list[rows.Row | rows.Bad] = []
+    size = 0
+    for event in events:
+        batch.append(event)
+        size += len(event.raw)
+        if len(batch) >= jsonl.BATCH or size >= _BATCH_CHARACTERS:
+            break
+    return batch
+
+
 def _sampled(
     events: Iterator[rows.Row | rows.Bad], shown: str
 ) -> tuple[list[dict[str, Any]], Iterator[rows.Row | rows.Bad]]:
@@ -263,6 +289,7 @@ def _sampled(
     """
     taken: list[rows.Row | rows.Bad] = []
     found: list[dict[str, Any]] = []
+    size = 0
     for event in events:
         taken.append(event)
         if isinstance(event, rows.Row):
@@ -272,9 +299,21 @@ def _sampled(
                 f"{shown}:{event.line}: {event.reason}. None of the first {_HOPELESS:,} rows can be read: "
                 "check data.container, data.encoding and data.delimiter."
             )
-        if len(found) >= _SAMPLE or len(taken) >= _HOPELESS:
+        size += len(event.raw)
+        if len(found) >= _SAMPLE or len(taken) >= _HOPELESS or size >= _BATCH_CHARACTERS:
             break
     return found, itertools.chain(taken, events)
+
+
+def _require_columns(columns: Mapping[str, str], sample: list[dict[str, Any]], shown: str) -> None:
+    """Refuse a column that no row has: its name is misspelt."""
+    for what, name in columns.items():
+        if sample and not any(name in row for row in sample):
+            found = ", ".join(sorted(sample[0])) or "nothing"
+            raise DataError(
+                f'{shown}: no row has the field "{name}" of data.columns.{what} (found: {found}). '
+                "Check the spelling."
+            )
 
 
 def _renamed(messages: Reader, columns: Mapping[str, str], row: dict[str, Any]) -> list[Message]:
@@ -296,10 +335,15 @@ def _renamed(messages: Reader, columns: Mapping[str, str], row: dict[str, Any]) 
 
 
 def _prompt(messages: list[Message]) -> bytes:
-    """Return what is asked first: conversations that begin alike belong together, for each answer is learnt."""
-    if messages[0]["role"] == "user":
-        return messages[0]["content"].encode()
-    return orjson.dumps(messages[:2])
+    """Return what tells a row's prompt: its question; of a conversation, the first question with its answer.
+
+    Conversations that go on from one exchange belong together, for each answer is learnt; many open with the same
+    greeting, so that the question alone would not tell them apart. A system text does not make another prompt.
+    """
+    turns = messages[1:] if messages[0]["role"] == "system" else messages
+    if len(turns) == 2:
+        return turns[0]["content"].encode()
+    return orjson.dumps([turn["content"] for turn in turns[:2]])
 
 
 def _marks(lines: Iterable[bytes]) -> splits.Hashes:

@@ -46,29 +46,42 @@ def bring(requests: Mapping[str, sources.Request], kind: str, made: Mapping[str,
         for below, request in requests.items():
             earlier, tag = _earlier(request)
             arrival = _fetch(request, folder / below, tag if earlier else "")
-            tags[below] = arrival.tag
-            if arrival.names:
-                names[below] = [str(Path(below) / name) for name in arrival.names]
-            elif earlier and len(requests) == 1:
-                return earlier
-            elif earlier:
-                names[below] = _take(earlier, folder)
+            tags[below], names[below] = arrival.tag, list(arrival.names)
+            if earlier and not arrival.names:
+                if len(requests) == 1 and earlier.alone and below == earlier.below:
+                    return Brought(earlier.uri, earlier.digest, _within(below, earlier.names))
+                names[below] = _take(earlier, folder / below)
         uri, digest = store.commit(folder, store.local(), kind, made)
     for below, request in requests.items():
-        if not tags[below]:
-            continue
-        note = Brought(uri, digest, names[below])
-        sources.Known(tags[below], json.dumps(asdict(note))).keep(request)
-    return Brought(uri, digest, [name for each in names.values() for name in each])
+        if tags[below]:
+            note = _Earlier(uri, digest, below, names[below], len(requests) == 1)
+            sources.Known(tags[below], json.dumps(asdict(note))).keep(request)
+    return Brought(uri, digest, [name for each in names for name in _within(each, names[each])])
 
 
-def _earlier(request: sources.Request) -> tuple[Brought | None, str]:
+@dataclass(frozen=True)
+class _Earlier:
+    """What a request became the last time: files in an artifact, which may hold those of another request too."""
+
+    uri: str
+    digest: str
+    below: str
+    names: list[str]
+    """Relative to the folder `below`."""
+    alone: bool
+
+
+def _within(below: str, names: list[str]) -> list[str]:
+    return [str(Path(below) / name) for name in names]
+
+
+def _earlier(request: sources.Request) -> tuple[_Earlier | None, str]:
     """Return what a request became the last time, when the store still holds it, and what the place called it."""
     known = sources.Known.of(request)
     if known is None or not known.tag:
         return None, ""
     try:
-        earlier = Brought(**json.loads(known.artifact))
+        earlier = _Earlier(**json.loads(known.artifact))
     except (ValueError, TypeError):
         return None, ""
     whole = store.trouble(earlier.uri, earlier.digest) is None
@@ -83,9 +96,9 @@ def _fetch(request: sources.Request, into: Path, tag: str) -> sources.Arrival:
         )
 
 
-def _take(earlier: Brought, folder: Path) -> list[str]:
+def _take(earlier: _Earlier, into: Path) -> list[str]:
     """Copy what the place did not send again."""
     for name in earlier.names:
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(store.resolve(earlier.uri) / name, folder / name)
+        (into / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(store.resolve(earlier.uri) / earlier.below / name, into / name)
     return earlier.names

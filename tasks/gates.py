@@ -16,15 +16,14 @@ def judge(ledger: Ledger, config: DataConfig) -> None:
     found, dev = ledger.overlap, ledger.kept["dev"]
     if found is None:
         return
-    looked_at = max(found.dev_looked_at, 1)
     _gate(
         "max_leak_fraction",
         config.max_leak_fraction,
-        max(found.dev_with_trained_prompt / dev, found.dev_with_shared_run / looked_at),
-        f"dev rows are known from training: {found.dev_with_trained_prompt:,} share the prompt, "
+        found.dev_known / dev,
+        f"{found.dev_known:,} dev rows are known from training: {found.dev_with_trained_prompt:,} share the prompt, "
         f"{found.dev_with_shared_run:,} of {found.dev_looked_at:,} looked at share "
         f"{found.run_characters} characters of the answer",
-        "Take them out of train, or hold rows out by a hash of the prompt (one file, no dev file)",
+        "Take them out of train",
     )
     _gate(
         "max_near_fraction",

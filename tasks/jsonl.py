@@ -77,5 +77,5 @@ def messages(line: bytes) -> list[Message]:
 
 
 def whole(turns: Sequence[Message]) -> str:
-    """Return all that a row says, as one text."""
-    return "\n".join([turn["content"] for turn in turns])
+    """Return all that a row asks and answers, as one text; a system text is often the same in every row."""
+    return "\n".join([turn["content"] for turn in turns if turn["role"] != "system"])

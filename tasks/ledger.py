@@ -56,6 +56,8 @@ class Overlap(BaseModel):
     """Some of those runs."""
     dev_with_trained_prompt: int
     """Dev rows whose prompt is also a training prompt."""
+    dev_known: int
+    """Dev rows of which either is true."""
     near_looked_at: int
     """Rows that were compared with each other, the first ones, dev before train."""
     near_pairs: int
@@ -75,7 +77,7 @@ class Ledger(BaseModel):
     kept: dict[str, int]
     """Rows by split."""
     beyond_limit: int
-    """Training rows that were parted from the dev rows and then left out, because of `data.limit`."""
+    """Training rows that were read and kept, and then left out, because of `data.limit`."""
     repeated_prompts: dict[str, int]
     """By split, rows whose prompt an earlier row of the split has."""
     reasons: dict[str, int]

@@ -32,7 +32,13 @@ def _plain(value: Any) -> Any:
         return value.identity()
     if isinstance(value, SourceConfig):
         return value.recorded()
-    return value.model_dump() if isinstance(value, BaseModel) else vars(value)
+    if isinstance(value, BaseModel):
+        return {name: _value(getattr(value, name)) for name in type(value).model_fields}
+    return vars(value)
+
+
+def _value(value: Any) -> Any:
+    return _plain(value) if isinstance(value, BaseModel) else value
 
 
 def _versions() -> dict[str, str]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 
 import orjson
 
 from tasks.errors import DataError
+from tasks.ledger import FileAccount
 from tasks.rows import Bad
 
 REJECTED = "rejected.jsonl"
@@ -40,18 +42,25 @@ class Rejections:
         """Finish the file."""
         self._file.close()
 
-    def judge(self, rows: int, tolerated: float) -> None:
-        """Refuse a set of which too much cannot be used.
+    def judge(self, accounts: Iterable[FileAccount], tolerated: float) -> None:
+        """Refuse a set of which too much cannot be used: a good split does not make up for a ruined one.
 
         Raises:
-            DataError: The share of rejected rows exceeds what is tolerated.
+            DataError: The share of rejected rows of a split exceeds what is tolerated.
         """
-        rejected = sum(self.reasons.values())
-        if rejected <= tolerated * rows:
-            return
+        rows, rejected = Counter[str](), Counter[str]()
+        for account in accounts:
+            rows[account.split] += account.rows
+            rejected[account.split] += account.rejected
+        for split, bad in rejected.items():
+            if bad > tolerated * rows[split]:
+                raise self._refusal(split, bad, rows[split], tolerated)
+
+    def _refusal(self, split: str, bad: int, rows: int, tolerated: float) -> DataError:
         by_reason = ", ".join(f"{count:,} {code}" for code, count in self.reasons.most_common(5))
-        raise DataError(
-            f"{self.first}. {rejected:,} of {rows:,} rows cannot be used "
+        of = "" if split == "both" else f" of {split}"
+        return DataError(
+            f"{self.first}. {bad:,} of {rows:,} rows{of} cannot be used "
             f"(found {by_reason}; at most {tolerated:.2%} are tolerated). "
             "Mend them, or raise data.max_bad_fraction."
         )

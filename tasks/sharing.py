@@ -47,6 +47,9 @@ class Sharing:
     def found(self, dev: Writer, train: Writer) -> Overlap:
         """Say what is shared; the writers hold the rows that were taken, and are closed."""
         looked_at, sharing = self._runs.held, self._runs.shared
+        asked = splits.shared(dev.prompts(), train.prompts())
+        known = asked.copy()
+        known[self._runs.rows] = True
         examples = [run for _, run in self._runs.examples[:3]]
         self._runs = overlap.Runs(RUN)  # lets its memory go before the next is needed
         with dev.texts() as of_dev, train.texts() as of_train:
@@ -58,7 +61,8 @@ class Sharing:
             dev_looked_at=looked_at,
             dev_with_shared_run=sharing,
             shared_runs=examples,
-            dev_with_trained_prompt=splits.shared(dev.prompts(), train.prompts()),
+            dev_with_trained_prompt=int(asked.sum()),
+            dev_known=int(known.sum()),
             near_looked_at=self._near.texts,
             near_pairs=near.pairs,
             near_rows=near.rows,

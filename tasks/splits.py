@@ -1,8 +1,8 @@
 """Which rows are trained on, and which are held out to measure.
 
 Two ways. *By name*: a file says it is the training or the dev file, in English or Chinese, itself or through its
-folder. *By prompt*: a hash of the prompt decides, so that equal prompts never part, added or shuffled rows move
-nobody, and two machines agree without talking.
+folder. *By prompt*: a hash of the prompt decides, so that equal prompts never part, and two machines agree without
+talking; by a fraction, added or shuffled rows move nobody, by a count they move those at the border.
 """
 
 from __future__ import annotations
@@ -23,15 +23,25 @@ HELD_OUT = "held-out"
 Hashes = NDArray[np.uint64]
 _CHUNK = 1 << 16
 
+_ENDING = r"(?:s|ing|data|set|split|v?[0-9]*)?(?![a-z])"
 _WORDS = {
-    "train": r"(?<![a-z])train(?:ing|set)?(?![a-z])|训练",
-    "dev": r"(?<![a-z])(?:dev|val|valid|validation)(?:set)?(?![a-z])|验证",
-    "test": r"(?<![a-z])(?:test|eval|evaluation)(?:set)?(?![a-z])|测试|评估",
+    "train": rf"(?<![a-z])train{_ENDING}|训练|訓練",
+    "dev": rf"(?<![a-z])(?:dev|development|val|valid|validate|validation|hold-?out|held-?out){_ENDING}"
+    "|验证|驗證|开发|開發|留出",
+    "test": rf"(?<![a-z])(?:test|eval|evaluate|evaluation){_ENDING}|测试|測試|评估|評估",
 }
-
+_HUMP = re.compile(r"(?<=[a-z])(?=[A-Z])")
+_PAPER = re.compile(r"(?:readme|licen[cs]e|changelog|citation|notice)\b.*", re.IGNORECASE)
 
 _BESIDE = frozenset(
-    {"config.json", "dataset_info.json", "dataset_infos.json", "package.json", "state.json"}
+    {
+        "config.json",
+        "dataset_info.json",
+        "dataset_infos.json",
+        "metadata.json",
+        "package.json",
+        "state.json",
+    }
 )
 """Files that lie beside rows and describe them."""
 
@@ -53,15 +63,29 @@ def by_name(names: Sequence[str]) -> Plan:
     Raises:
         DataError: No file is for training, or a name speaks of two splits.
     """
-    beside = [name for name in names if _inner(name).name.lower() in _BESIDE and len(names) > 1]
+    if len(names) == 1:
+        return Plan(tuple(names), ())
+    beside = [name for name in names if _is_beside(_inner(name).name)]
+    if len(beside) == len(names):
+        raise DataError(
+            f"source.uri: no file with rows (found: {', '.join(names)}). Give the file itself."
+        )
     plan = _sorted([name for name in names if name not in beside])
     return Plan(plan.train, plan.dev, (*plan.left_out, *beside))
+
+
+def _is_beside(name: str) -> bool:
+    return name.lower() in _BESIDE or _PAPER.fullmatch(name) is not None
 
 
 def _sorted(names: Sequence[str]) -> Plan:
     decreed = tuple(name for name in names if name.startswith(f"{HELD_OUT}/"))
     if decreed:
-        return Plan(tuple(name for name in names if name not in decreed), decreed)
+        others = [name for name in names if name not in decreed]
+        if len(others) == 1:
+            return Plan(tuple(others), decreed)
+        train = tuple(name for name in others if _split_of(name) == "train")
+        return Plan(train, decreed, tuple(name for name in others if name not in train))
     found: dict[str, list[str]] = {"train": [], "dev": [], "test": []}
     for name in names:
         found[_split_of(name)].append(name)
@@ -85,7 +109,8 @@ def _split_of(name: str) -> str:
     inner = _inner(name)
     parts = [*reversed(inner.parts), name.removesuffix(str(inner))]
     for part in parts:
-        said = [split for split, words in _WORDS.items() if re.search(words, part.lower())]
+        words = _HUMP.sub("_", part).lower()
+        said = [split for split, pattern in _WORDS.items() if re.search(pattern, words)]
         if len(said) > 1:
             raise DataError(
                 f"{name}: names two splits (found {' and '.join(said)}). "
@@ -121,15 +146,15 @@ def repeated(prompts: Hashes) -> int:
     return int((order[1:] == order[:-1]).sum())
 
 
-def shared(dev: Hashes, train: Hashes) -> int:
-    """Count the dev rows whose prompt is also trained on."""
-    asked, counts = np.unique(dev, return_counts=True)
+def shared(dev: Hashes, train: Hashes) -> NDArray[np.bool_]:
+    """Say of each dev row whether its prompt is also trained on."""
+    asked, which = np.unique(dev, return_inverse=True)
     found = np.zeros(len(asked), dtype=bool)
     for start in range(0, len(train) if len(asked) else 0, _CHUNK):
         part = train[start : start + _CHUNK]
         at = np.minimum(np.searchsorted(asked, part), len(asked) - 1)
         found[at[asked[at] == part]] = True
-    return int(counts[found].sum())
+    return np.asarray(found[which])
 
 
 class Seen:

@@ -223,8 +223,8 @@ def files() -> Iterator[Case]:
     yield Case("report.json", b"%PDF-1.7\n%\xe2\xe3\xcf\xd3\n", refused="PDF")
     yield Case("old.csv", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(512), refused="Office")
     book = {"[Content_Types].xml": b"<x/>", "xl/workbook.xml": b"<x/>"}
-    yield Case("book.csv", _zip(book), refused="book.csv")
-    yield Case("wrapped.json", _text(_pretty({"data": ROWS})), refused="data")  # type: ignore[arg-type]
+    yield Case("book.csv", _zip(book), refused="CSV")
+    yield Case("wrapped.json", _text(_pretty({"data": ROWS})), refused='inside field "data"')  # type: ignore[arg-type]
     yield Case(
         "prose.json",
         _text("Dear colleague,\nhere are the rows.\n"),
@@ -238,10 +238,10 @@ def files() -> Iterator[Case]:
     yield Case("unknown-names.json", _text(unknown * 6), refused="data.columns.prompt")
     yield Case("two-delimiters.csv", _text("a,b;c\n1,2;3\n"), refused="data.delimiter")
     yield Case("same-header.csv", _text("content,content\n1,2\n"), refused="content")
-    yield Case("torn.parquet", b"PAR1" + bytes(64), refused="torn.parquet")
+    yield Case("torn.parquet", b"PAR1" + bytes(64), refused="Parquet")
     packed = gzip.compress(PLAIN, mtime=0)
-    yield Case("torn.json.gz", packed[: len(packed) // 2], refused="torn.json.gz")
-    yield Case("torn.zip", _zip({"train.json": PLAIN})[:200], refused="torn.zip")
+    yield Case("torn.json.gz", packed[: len(packed) // 2], refused="cut")
+    yield Case("torn.zip", _zip({"train.json": PLAIN})[:200], refused="zip")
     yield Case("pictures.zip", _zip({"a.png": b"x", "read.md": b"y"}), refused="a.png")
 
 

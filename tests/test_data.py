@@ -195,7 +195,7 @@ def test_rejected_rows_are_kept_with_their_reason_when_the_run_fails(
     with pytest.raises(DataError) as caught:
         dataset(make(train__json=text, dev__json=lines(ad(99))))
     told = str(caught.value)
-    assert "2 of 53 rows cannot be used" in told
+    assert "2 of 52 rows of train cannot be used" in told
     assert "at most 1.00% are tolerated" in told
     kept = Path(told.rpartition(": ")[2])
     assert kept.is_relative_to(home)
@@ -242,8 +242,8 @@ def test_what_dev_shares_with_train_is_counted_and_refused_when_asked(make: Make
     found = ledger(dataset(source)).overlap
     assert found is not None
     assert (found.dev_with_trained_prompt, found.dev_with_shared_run) == (1, 1)
-    with pytest.raises(DataError, match=r"data\.max_leak_fraction: .*found 25\.00%"):
-        dataset(source, max_leak_fraction=0.2)
+    with pytest.raises(DataError, match=r"data\.max_leak_fraction: .*found 50\.00%"):
+        dataset(source, max_leak_fraction=0.4)
 
 
 def test_near_duplicates_are_counted_and_refused_when_asked(make: Make) -> None:
@@ -270,8 +270,8 @@ def test_the_template_is_kept_beside_the_rows_and_not_in_them(make: Make) -> Non
 
 
 def test_dev_rows_without_training_rows_are_refused(make: Make) -> None:
-    with pytest.raises(DataError, match=r"no training file \(found: dev\.json\)"):
-        dataset(make(dev__json=lines(ROW)))
+    with pytest.raises(DataError, match=r"no training file \(found: dev\.json, test\.json\)"):
+        dataset(make(dev__json=lines(ROW), test__json=lines(ROW)))
 
 
 @pytest.mark.parametrize(
@@ -290,9 +290,9 @@ def test_the_limit_takes_training_rows_only(make: Make) -> None:
     source = make(train__json=lines(*ads(1, 1, 2, 3, 4, 5)), dev__json=lines(*ads(6, 7, 8)))
     data = dataset(source, limit=2)
     assert data.records == {"train": 2, "dev": 3}
-    assert [file.unread for file in ledger(data).files] == [False, True]
+    assert ledger(data).beyond_limit == 3
     whole = dataset(make(train__json=lines(*ads(1, 2)), dev__json=lines(*ads(6, 7, 8))), limit=2)
-    assert not any(file.unread for file in ledger(whole).files)
+    assert ledger(whole).beyond_limit == 0
     assert whole.identity() == data.identity()
 
 
@@ -410,23 +410,78 @@ def test_every_answer_of_a_conversation_is_searched(make: Make) -> None:
     source = make(train__json=lines({"messages": turns}), dev__json=lines({"messages": turns[:2]}))
     found = ledger(dataset(source)).overlap
     assert found is not None
-    assert (found.dev_with_trained_prompt, found.dev_with_shared_run) == (1, 1)
+    assert (found.dev_known, found.dev_with_shared_run) == (1, 1)
 
 
 def test_conversations_that_begin_alike_are_never_parted(tmp_path: Path) -> None:
     def talk(number: int, rounds: int) -> dict[str, object]:
-        turns = [(f"q{number}", f"a{number}"), ("more", f"b{rounds}")][:rounds]
+        turns = [("你好", f"a{number}"), ("more", f"b{rounds}"), ("still", "c")][:rounds]
         pairs = [(("user", asked), ("assistant", said)) for asked, said in turns]
         messages = [{"role": role, "content": text} for pair in pairs for role, text in pair]
         return {"messages": messages}
 
     path = tmp_path / "rows.json"
-    rows = [talk(number, rounds) for number in range(60) for rounds in (1, 2)]
+    rows = [talk(number, rounds) for number in range(60) for rounds in (2, 3)]
     path.write_text(lines(*rows), encoding="utf-8")
     data = dataset(SourceConfig(uri=str(path)), dev_fraction=0.5)
-    assert not set(prompts(data, "train")) & set(prompts(data, "dev"))
+    opened = [
+        {row["messages"][1]["content"] for row in read(data, f"{split}.jsonl")}
+        for split in ("train", "dev")
+    ]
+    assert min(map(len, opened)) > 10
+    assert not opened[0] & opened[1]
+
+
+def test_a_system_text_does_not_make_another_prompt(tmp_path: Path) -> None:
+    path = tmp_path / "rows.json"
+    rows = [
+        {"prompt": f"q{number}", "response": f"a{number}"} | ({"system": "s"} if system else {})
+        for number in range(60)
+        for system in (False, True)
+    ]
+    path.write_text(lines(*rows), encoding="utf-8")
+    data = dataset(SourceConfig(uri=str(path)), dev_fraction=0.5)
+    asked = [
+        {row["messages"][-2]["content"] for row in read(data, f"{split}.jsonl")}
+        for split in ("train", "dev")
+    ]
+    assert not asked[0] & asked[1]
+    found = ledger(data).overlap
+    assert found is not None
+    assert found.dev_with_trained_prompt == 0
+
+
+def test_a_ruined_dev_set_is_not_made_up_for_by_train(make: Make) -> None:
+    source = make(train__json=lines(*ads(*range(900))), dev__json=lines(ad(999)) + "{oops\n")
+    with pytest.raises(DataError, match="1 of 2 rows of dev cannot be used"):
+        dataset(source)
+
+
+def test_a_misspelt_column_is_refused(make: Make) -> None:
+    rows = [{"q": "a", "r": "b", "turns": []}]
+    columns = {"prompt": "q", "response": "r", "history": "Turns"}
+    with pytest.raises(DataError, match=r'no row has the field "Turns" of data\.columns\.history'):
+        dataset(make(train__json=lines(*rows), dev__json=lines(*rows)), columns=columns)
+
+
+def test_a_limit_among_many_duplicates_is_reached(make: Make) -> None:
+    rows = [*ads(*range(600)), *[ad(1)] * 3000, *ads(*range(600, 1400))]
+    data = dataset(make(train__json=lines(*rows), dev__json=lines(ad(9999))), limit=700)
+    assert data.records["train"] == 700
+    assert prompts(data, "train")[-1] == ad(699)["content"]
+
+
+def test_digests_and_tabs_are_taken_as_people_paste_them() -> None:
+    assert SourceConfig(sha256="AB" * 32).sha256 == "ab" * 32
+    assert DataConfig(delimiter="\\t").delimiter == "\t"
 
 
 def test_one_column_cannot_be_two_things() -> None:
     with pytest.raises(ValueError, match="one field cannot be two things"):
         DataConfig.model_validate({"columns": {"prompt": "x", "response": "x"}})
+
+
+def test_lines_of_empty_cells_are_nothing(make: Make) -> None:
+    table = "content,summary\n" + "".join(f"c{n},s{n}\n" for n in range(3)) + ",\n" * 20
+    data = dataset(make(train__csv=table, dev__json=lines(ad(1))))
+    assert (data.records["train"], data.rejected) == (3, 0)

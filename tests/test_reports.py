@@ -57,6 +57,7 @@ def ledger(splits: dict[str, list[Row]], **changed: object) -> Ledger:
         dev_looked_at=kept["dev"],
         dev_with_shared_run=1 if kept["dev"] else 0,
         dev_with_trained_prompt=0,
+        dev_known=1 if kept["dev"] else 0,
         near_looked_at=sum(kept.values()),
         near_pairs=1,
         near_rows=2,

@@ -50,6 +50,20 @@ def hashes(*prompts: object) -> Hashes:
             [],
         ),
         (["dev.json", f"{HELD_OUT}/train.json"], ["dev.json"], [f"{HELD_OUT}/train.json"], []),
+        (
+            ["train.json", "dev.json", "test.json", f"{HELD_OUT}/a.json"],
+            ["train.json"],
+            [f"{HELD_OUT}/a.json"],
+            ["dev.json", "test.json"],
+        ),
+        (["训练集.csv", "开发集.csv"], ["训练集.csv"], ["开发集.csv"], []),
+        (["訓練集.csv", "驗證集.csv"], ["訓練集.csv"], ["驗證集.csv"], []),
+        (["trainData.json", "testData.json"], ["trainData.json"], ["testData.json"], []),
+        (["a.json", "holdout.json"], ["a.json"], ["holdout.json"], []),
+        (["a.json", "development.json"], ["a.json"], ["development.json"], []),
+        (["a.json", "tests/a.json"], ["a.json"], ["tests/a.json"], []),
+        (["a.json", "README.txt"], ["a.json"], [], ["README.txt"]),
+        (["eval_rows.json"], ["eval_rows.json"], [], []),
         (["train.json", "EvalSet.json"], ["train.json"], ["EvalSet.json"], []),
         (["dataset_infos.json", "a/rows.json"], ["a/rows.json"], [], ["dataset_infos.json"]),
         (["config.json"], ["config.json"], [], []),
@@ -69,7 +83,7 @@ def test_a_source_without_training_rows_is_refused() -> None:
 
 def test_a_name_that_speaks_of_two_splits_is_not_guessed_at() -> None:
     with pytest.raises(DataError, match=r"train_dev\.json: names two splits"):
-        by_name(["train_dev.json"])
+        by_name(["train_dev.json", "a.json"])
 
 
 @given(st.lists(st.integers(0, 500), min_size=40), st.randoms())
@@ -118,5 +132,5 @@ def test_seen_says_what_a_set_would_say(batches: list[list[int]]) -> None:
 
 @given(st.lists(st.integers(0, 9), max_size=20), st.lists(st.integers(0, 9), max_size=20))
 def test_prompts_are_counted_as_lists_would_count_them(dev: list[int], train: list[int]) -> None:
-    assert shared(hashes(*dev), hashes(*train)) == sum(prompt in train for prompt in dev)
+    assert list(shared(hashes(*dev), hashes(*train))) == [prompt in train for prompt in dev]
     assert repeated(hashes(*train)) == len(train) - len(set(train))

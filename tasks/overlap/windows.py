@@ -42,7 +42,8 @@ class Windows:
     def __init__(self, length: int) -> None:
         self.length = length
         self._powers = powers(_BASE, 2 * CHUNK)
-        self._inverses = powers(pow(_BASE, -1, 2**64), 2 * CHUNK)
+        # times the base once more: else windows that differ in their first character alone share their high bits
+        self._inverses = powers(pow(_BASE, -1, 2**64), 2 * CHUNK) * np.uint64(_BASE)
         self._sums = np.zeros(2 * CHUNK + 1, np.uint64)
         self._found = np.zeros(2 * CHUNK, np.uint64)
 

@@ -109,6 +109,11 @@ def _of_folder(folder: Path, request: Request) -> list[str]:
 
 def _check(name: str, file: Path, request: Request) -> None:
     where, uri = request.where, request.uri
+    if not name.isascii() and name != name.encode("utf-8", "replace").decode():
+        shown = name.encode("utf-8", "backslashreplace").decode()
+        raise ConfigError(
+            f"{where}: the name of a file is not UTF-8 (found {shown!r}). Rename the file."
+        )
     if file.name == store.RECORD:
         raise ConfigError(
             f"{where}: {store.RECORD} is the store's own name for a record (found {uri!r}). "
