@@ -39,6 +39,7 @@ CONTENT = ("train.jsonl", "dev.jsonl", DATASET)
 _SAMPLE = 100
 """Rows that the format is told from."""
 _BATCH_CHARACTERS = 8 << 20
+_PART = 16
 _HOPELESS = 1000
 """A file of which so many rows at the beginning cannot be read at all is given up."""
 
@@ -271,11 +272,12 @@ def _some(events: Iterator[rows.Row | rows.Bad]) -> list[rows.Row | rows.Bad]:
     """Return the next rows: so many, or fewer that are long, for memory must not grow with their length."""
     batch: list[rows.Row | rows.Bad] = []
     size = 0
-    for event in events:
-        batch.append(event)
-        size += len(event.raw)
-        if len(batch) >= jsonl.BATCH or size >= _BATCH_CHARACTERS:
+    while len(batch) < jsonl.BATCH and size < _BATCH_CHARACTERS:
+        part = list(itertools.islice(events, _PART))
+        if not part:
             break
+        size += sum([len(event.raw) for event in part])
+        batch += part
     return batch
 
 

@@ -35,8 +35,8 @@ class Writer:
 
     def add(self, lines: Sequence[bytes], prompts: Hashes, chosen: NDArray[np.bool_]) -> None:
         """Write the chosen lines, each with the hash of its prompt."""
-        kept = list(itertools.compress(lines, chosen))
-        self._file.writelines(kept)
+        kept = lines if chosen.all() else list(itertools.compress(lines, chosen))
+        self._file.write(b"".join(kept))
         self._sizes.extend(map(len, kept))
         self._prompts.frombytes(prompts[chosen].tobytes())
         self.rows = len(self._prompts)

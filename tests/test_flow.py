@@ -169,7 +169,7 @@ def test_a_harmed_artifact_is_found_before_use_and_made_again(project: Project, 
 def test_one_bad_row_is_told_and_trains_nothing_again(project: Project) -> None:
     rows = project.folder / "rows" / "train.json"
     rows.write_text(rows.read_text("utf-8") + '{"messages": []}\n', "utf-8")
-    said = project.run()
+    said = project.run(data__max_bad_fraction="0.05")
     assert CACHEABLE - cached(said) == {"fetch", "convert", "describe", "stage"}
     cards = (project.home / "store" / "cards").glob("*/data-card.md")
     assert any("| turns | 1 |" in card.read_text("utf-8") for card in cards)

@@ -70,7 +70,8 @@ def text(row: dict[str, Any], field: str, turn: int = 0) -> str:
         Unfit: It is absent, no text, blank, or holds what cannot be written.
     """
     value = row.get(field)
-    if isinstance(value, str) and value.strip(_BLANK):
+    # nearly every text shows by its first character that it is not blank
+    if isinstance(value, str) and (value[:1] not in _BLANK or value.strip(_BLANK)):
         # One encoding finds lone surrogates and NUL: on Chinese text half the time of looking for each.
         try:
             if 0 not in value.encode():

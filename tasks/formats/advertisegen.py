@@ -23,4 +23,7 @@ def claims(names: frozenset[str]) -> bool:
 
 def messages(row: dict[str, Any]) -> list[Message]:
     """Return the attributes as the user's turn and the advert as the answer."""
-    return exchange(row, text(row, "content"), text(row, "summary"))
+    content, summary = text(row, "content"), text(row, "summary")
+    if len(row) > 2:
+        return exchange(row, content, summary)
+    return [{"role": "user", "content": content}, {"role": "assistant", "content": summary}]

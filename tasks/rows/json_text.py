@@ -78,6 +78,7 @@ class Reader:
     def _lines(self) -> Generator[Row, None, bool]:
         """Read rows that stand on a line each; return whether the next line holds something else."""
         window, loads, value, other = self.window, orjson.loads, None, True
+        make = tuple.__new__  # half the time of calling Row
         text, at, line, newline = window.text, window.at, window.line_at(window.at), window.newline
         while text[at : at + 1] == b"{":
             end = text.find(newline, at, at + MAX_ROW + 1)
@@ -96,7 +97,7 @@ class Reader:
                 value = loads(raw)
             except orjson.JSONDecodeError:
                 break
-            yield Row(line, value, raw)
+            yield make(Row, (line, value, raw))
             line += 1
             at = end + 1
         else:
