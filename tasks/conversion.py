@@ -12,17 +12,18 @@ store. To read another layout of rows, add a file to `formats/`; another kind of
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import orjson
 
-from tasks import detection, gates, jsonl, plugins, rows, splits, templates
+from tasks import columns, detection, gates, jsonl, plugins, rows, splits, templates
+from tasks.columns import Reader
 from tasks.config import DataConfig
 from tasks.errors import DataError
 from tasks.formats import Message, Unfit
@@ -39,14 +40,12 @@ CONTENT = ("train.jsonl", "dev.jsonl", DATASET)
 _SAMPLE = 100
 """Rows that the format is told from."""
 _BATCH_CHARACTERS = 8 << 20
+"""Rows of so many characters pass together, however few they are."""
 _PART = 16
+"""Rows between two looks at their size: looking at each took a twentieth longer."""
 _HOPELESS = 1000
 """A file of which so many rows at the beginning cannot be read at all is given up."""
 
-_USUAL = {"prompt": ("query", "instruction", "input", "context"), "response": ("completion",)}
-"""Names that the format pairs would look at; a column that is named takes their place."""
-
-Reader = Callable[[dict[str, Any]], list[Message]]
 Files = Sequence[tuple[str, Path]]
 Progress = Callable[[int], None]
 
@@ -79,6 +78,7 @@ class _Conversion:
     def __init__(self, out: Path, config: DataConfig, progress: Progress) -> None:
         self._out, self._config, self._progress = out, config, progress
         self._reading = rows.Reading(config.container, config.encoding, config.delimiter)
+        self._columns = config.columns.given()
         self._limits = archives.Limits(bytes=int(config.max_unpacked_gib * 2**30))
         self._rejections = Rejections(out)
         self._seen = splits.Seen()
@@ -95,15 +95,17 @@ class _Conversion:
     def all(self, files: Files) -> Ledger:
         members = {name: self._members(name, path) for name, path in files}
         plan = splits.by_name([member for each in members.values() for member in each])
-        for split, wanted in (("dev", plan.dev), ("train", plan.train)):
+        for split, wanted in (("dev", frozenset(plan.dev)), ("train", frozenset(plan.train))):
             for name, path in files:
-                if chosen := [member for member in members[name] if member in wanted]:
+                if chosen := wanted.intersection(members[name]):
                     self._source(name, path, chosen, split if plan.dev else "both")
         self.close()
         self._seen = splits.Seen()  # lets its memory go
         self._rejections.judge(self._accounts, self._config.max_bad_fraction)
         if not plan.dev:
             self._hold_out()
+            if self._config.overlap:
+                self._look_for_overlap()
         self._require_rows(", ".join(name for name, _ in files))
         ledger = self._ledger(plan)
         gates.judge(ledger, self._config)
@@ -117,7 +119,7 @@ class _Conversion:
         folder = name.removesuffix(path.name)
         return [folder + member for member in archives.names(path, self._limits)]
 
-    def _source(self, name: str, path: Path, chosen: list[str], split: str) -> None:
+    def _source(self, name: str, path: Path, chosen: AbstractSet[str], split: str) -> None:
         folder = name.removesuffix(path.name)
         parts = archives.parts(path, lambda member: folder + member in chosen, self._limits)
         for member, stream in parts:
@@ -127,7 +129,7 @@ class _Conversion:
             if opened.container in ("CSV", "TSV"):
                 every = (event for event in every if not _is_nothing(event))
             sample, events = _sampled(every, shown)
-            _require_columns(self._config.columns.given(), sample, shown)
+            columns.require(self._columns, sample, shown)
             account = FileAccount(
                 file=shown,
                 split=split,
@@ -140,15 +142,15 @@ class _Conversion:
 
     def _is_known(self, names: frozenset[str]) -> bool:
         """Say whether a table with these columns can be rows of ours."""
-        if columns := self._config.columns.given():
-            return set(columns.values()) <= names
+        if self._columns:
+            return set(self._columns.values()) <= names
         chosen = self._config.format
         formats = plugins.names("formats") if chosen == "auto" else (chosen,)
         return any(plugins.load("formats", each).claims(names) for each in formats)
 
     def _format(self, sample: list[dict[str, Any]], shown: str) -> str:
         """Name the format of a file; one without any row has none."""
-        if self._config.columns.given():
+        if self._columns:
             return "pairs"
         if self._config.format != "auto":
             return self._config.format
@@ -156,8 +158,7 @@ class _Conversion:
 
     def _reader(self, name: str) -> Reader:
         messages: Reader = plugins.load("formats", name or "pairs").messages
-        columns = self._config.columns.given()
-        return functools.partial(_renamed, messages, columns) if columns else messages
+        return columns.renaming(messages, self._columns) if self._columns else messages
 
     def _file(self, events: Iterator[rows.Row | rows.Bad], account: FileAccount) -> None:
         writer = self._writers["dev" if account.split == "dev" else "train"]
@@ -230,7 +231,10 @@ class _Conversion:
             self._writers["dev"].add(lines, prompts[part], held[part])
         self.close()
         whole.unlink()
-        for split in ("dev", "train") if self._config.overlap else ():
+
+    def _look_for_overlap(self) -> None:
+        """Read rows that were held out by their prompt once more: only now is known which are dev rows."""
+        for split in ("dev", "train"):
             for lines in jsonl.batches(self._writers[split].path):
                 every_row = np.ones(len(lines), dtype=bool)
                 self._sharing.add(split, [jsonl.messages(line) for line in lines], every_row)
@@ -305,35 +309,6 @@ def _sampled(
         if len(found) >= _SAMPLE or len(taken) >= _HOPELESS or size >= _BATCH_CHARACTERS:
             break
     return found, itertools.chain(taken, events)
-
-
-def _require_columns(columns: Mapping[str, str], sample: list[dict[str, Any]], shown: str) -> None:
-    """Refuse a column that no row has: its name is misspelt."""
-    for what, name in columns.items():
-        if sample and not any(name in row for row in sample):
-            found = ", ".join(sorted(sample[0])) or "nothing"
-            raise DataError(
-                f'{shown}: no row has the field "{name}" of data.columns.{what} (found: {found}). '
-                "Check the spelling."
-            )
-
-
-def _renamed(messages: Reader, columns: Mapping[str, str], row: dict[str, Any]) -> list[Message]:
-    """Read a row whose fields have names of their own."""
-    for what in ("prompt", "response"):
-        if what in columns and columns[what] not in row:
-            found = ", ".join(sorted(row)) or "nothing"
-            raise Unfit("missing-field", f'no field "{columns[what]}" (found: {found})')
-    usual = {name for what in columns for name in _USUAL.get(what, ())}
-    renamed = {name: value for name, value in row.items() if name not in usual}
-    renamed |= {what: row[name] for what, name in columns.items() if name in row}
-    try:
-        return messages(renamed)
-    except Unfit as unfit:
-        told = str(unfit)
-        for what, name in columns.items():
-            told = told.replace(f'"{what}"', f'"{name}"')
-        raise Unfit(unfit.code, told) from unfit
 
 
 def _prompt(messages: list[Message]) -> bytes:

@@ -23,6 +23,7 @@ from tasks.reports.progress import Bar
 from tasks.steps import step
 
 _CONVERTING = (
+    "tasks/columns.py",
     "tasks/conversion.py",
     "tasks/detection.py",
     "tasks/formats",

@@ -131,13 +131,13 @@ def held_out(prompts: Hashes, rows: int, fraction: float) -> NDArray[np.bool_]:
     """
     if len(prompts) == 0:
         return np.zeros(0, dtype=bool)
-    order = np.sort(prompts)
     if rows:
-        return np.asarray(prompts <= order[min(rows, len(order)) - 1])
+        last = np.partition(prompts, min(rows, len(prompts)) - 1)[min(rows, len(prompts)) - 1]
+        return np.asarray(prompts <= last)
     bound = np.uint64(int(fraction * 2**64))
     chosen = np.asarray(prompts < bound)
     # a small set may have no prompt in the range, and then keeps one out all the same
-    return chosen if chosen.any() else np.asarray(prompts == order[0])
+    return chosen if chosen.any() else np.asarray(prompts == prompts.min())
 
 
 def repeated(prompts: Hashes) -> int:
