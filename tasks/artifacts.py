@@ -141,6 +141,10 @@ class Interval(BaseModel):
     high: float
 
 
+SUMMARY = "summary.json"
+"""Beside the scores of each row: what they mean, and all measures of the whole."""
+
+
 class Scores(Artifact):
     """`scores.jsonl`: the scores of each row, in the order of the predictions."""
 

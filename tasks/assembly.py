@@ -5,6 +5,7 @@ Reads files and fills `reports/html/report.py`; how a page looks is decided ther
 
 from __future__ import annotations
 
+import json
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -12,6 +13,7 @@ from typing import Any
 
 from tasks import store
 from tasks.artifacts import (
+    SUMMARY,
     Dataset,
     Interval,
     Model,
@@ -64,12 +66,7 @@ def run_report(
         ),
         verdict=shown.Decision(verdict.outcome, verdict.reasons, _override(verdict, config)),
         scores=_board(scores, said, verdict, config.metrics, rows),
-        training=shown.Training(
-            [
-                Point(row["step"], row.get("loss"), row.get("dev_loss"))
-                for row in read(model, "metrics.jsonl")
-            ]
-        ),
+        training=shown.Training(points(model)),
         slices=_slices(said["tuned"], rows["tuned"], config.metrics),
         spreads=[
             shown.Spread(
@@ -99,6 +96,14 @@ def run_report(
     )
 
 
+def points(model: Model) -> list[Point]:
+    """Return what was measured while a model was trained."""
+    return [
+        Point(row["step"], row.get("loss"), row.get("dev_loss"))
+        for row in read(model, "metrics.jsonl")
+    ]
+
+
 def command(config: FinetuneConfig) -> str:
     """Return what to type for the same run: every knob that is not at its default."""
     usual, mine = _flat(_dumped(FinetuneConfig())), _flat(_dumped(config))
@@ -125,20 +130,18 @@ def _board(
     rows: Mapping[str, list[dict[str, float]]],
 ) -> shown.Scoreboard:
     order = [name for name in shown.TITLES if name in scores]
-    systems = [
-        shown.System(name, one.rows, one.metrics, one.extras, one.empty, one.protocol)
-        for name, one in (
-            (name, scores[name]) for name in [*order, *sorted(set(scores) - set(order))]
+    systems = []
+    for name in [*order, *sorted(set(scores) - set(order))]:
+        one = scores[name]
+        systems.append(
+            shown.System(name, one.rows, one.metrics, one.extras, one.empty, one.protocol)
         )
-    ]
     prompts = [row["prompt"][-1]["content"] for row in said["tuned"]]
     references = [row["reference"] for row in said["tuned"]]
     by_people = faithfulness.extras(prompts, references, references, ["stop"] * len(prompts))
     systems.append(shown.System("references", len(prompts), extras=by_people))
-    measure = config.measure()
-    predictions = [row["prediction"] for row in said["tuned"]]
-    normalised = measure.normalise == "nfkc"
-    details = faithfulness.details(prompts, predictions, references, normalised)
+    summary = store.resolve(scores["tuned"].uri) / SUMMARY
+    warning = json.loads(summary.read_text(encoding="utf-8"))["details"]["width_warning"]
     differences = [
         shown.Difference(
             one.rival,
@@ -158,10 +161,10 @@ def _board(
         {
             "resamples": f"{config.resamples:,}",
             "seed": str(config.seed),
-            **{name: str(value) for name, value in asdict(measure).items()},
+            **{name: str(value) for name, value in asdict(config.measure()).items()},
         },
         config.confidence,
-        [details["width_warning"]] if details["width_warning"] else [],
+        [warning] if warning else [],
         _PUBLISHED if attributes.describes_attributes(prompts) else [],
     )
 

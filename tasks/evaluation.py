@@ -14,10 +14,19 @@ from typing import Any, Literal
 import orjson
 
 from tasks import baselines, store
-from tasks.artifacts import Comparison, Dataset, Interval, Predictions, Scores, Verdict, read
+from tasks.artifacts import (
+    SUMMARY,
+    Comparison,
+    Dataset,
+    Interval,
+    Predictions,
+    Scores,
+    Verdict,
+    read,
+)
 from tasks.config import JudgeConfig, MetricsConfig
 from tasks.errors import DataError
-from tasks.metrics import faithfulness, protocol, slices, statistics
+from tasks.metrics import faithfulness, protocol, statistics
 from tasks.provenance import made
 from tasks.steps import step
 from tasks.trainer.job import DecodeSpec
@@ -102,13 +111,12 @@ def score(answers: Predictions, config: MetricsConfig, system: str) -> Scores:
         "protocol": measure.id,
         "measure": measure.facts(),
         "details": faithfulness.details(prompts, predictions, references, normalised),
-        "slices": slices.slices(prompts, references),
         "metrics": {name: value.model_dump() for name, value in intervals.items()},
         "extras": extras,
     }
     with store.scratch(root) as out:
         _write(out / "scores.jsonl", scored)
-        (out / "summary.json").write_text(json.dumps(summary, indent=2, ensure_ascii=False))
+        (out / SUMMARY).write_text(json.dumps(summary, indent=2, ensure_ascii=False))
         uri, digest = store.commit(out, root, "scores", made("score", answers, config))
     return Scores(
         uri=uri,

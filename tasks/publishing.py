@@ -29,7 +29,6 @@ from tasks.provenance import made
 from tasks.reports import evaluation as evaluation_report
 from tasks.reports import training as training_report
 from tasks.reports.html.page import render
-from tasks.reports.pictures import Point
 from tasks.steps import step
 from tasks.trainer.job import TrainSpec
 
@@ -48,7 +47,6 @@ def publish(
     config: FinetuneConfig,
 ) -> Report:
     """Write the pages: data card, training curve, scores, answers side by side, the report, links to the files."""
-    report = _report(data, model, answers, scores, verdict, entry, config)
     page = (store.resolve(card.uri) / CARD).read_text(encoding="utf-8")
     create_markdown_artifact(page, key="data-card", description="What was trained on")
     create_markdown_artifact(
@@ -66,6 +64,7 @@ def publish(
         key="side-by-side",
         description="Prompts with the answers before and after",
     )
+    report = _report(data, model, answers, scores, verdict, entry, config)
     for key, artifact in (
         ("report", report),
         ("files-dataset", data),
@@ -100,11 +99,7 @@ def _report(
 
 def training_page(model: Model, spec: TrainSpec) -> str:
     """Return the page of a training, in markdown."""
-    points = [
-        Point(row["step"], row.get("loss"), row.get("dev_loss"))
-        for row in read(model, "metrics.jsonl")
-    ]
-    return training_report.training_page(points, spec)
+    return training_report.training_page(assembly.points(model), spec)
 
 
 def side_by_side(answers: dict[str, Predictions], scores: Scores) -> str:
