@@ -6,6 +6,7 @@ Programs turn the same AdvertiseGen rows into chat records, one thread each:
 
     ours       tasks/conversion.py: encoding and format found, validated, hashed, deduplicated, every row accounted for
     ours+      the same, and near-duplicates and what dev shares with train counted: the default
+    ours/      the default on one file, of which a tenth is held out by its prompt: the rows are read twice
     datasets   datasets.load_dataset("json"), map, to_json: types inferred, nothing checked
     how-to     the loop of ChatGLM3's example: json.loads and json.dumps line by line, nothing checked
 
@@ -120,7 +121,22 @@ def how_to(folder: Path, out: Path) -> Callable[[], int]:
     return run
 
 
-PROGRAMS = {"ours": ours, "ours+": ours_with_overlap, "datasets": with_datasets, "how-to": how_to}
+def ours_held_out(folder: Path, out: Path) -> Callable[[], int]:
+    """Return the default conversion of one file, a tenth of whose prompts is held out."""
+    from tasks import conversion
+    from tasks.config import DataConfig
+
+    files = [("rows.json", folder / "train.json")]
+    return lambda: conversion.convert(files, out, DataConfig()).rows
+
+
+PROGRAMS = {
+    "ours": ours,
+    "ours+": ours_with_overlap,
+    "ours/": ours_held_out,
+    "datasets": with_datasets,
+    "how-to": how_to,
+}
 
 
 def measure(program: str, folder: Path) -> None:
