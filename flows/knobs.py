@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import yaml
@@ -62,9 +62,13 @@ def _union(
     """Yield the choice itself, then the knobs that each choice brings."""
     kinds = [variant["properties"]["kind"]["const"] for variant in variants]
     yield Knob(f"{path}.kind", "|".join(kinds), default["kind"], told, text=True)
+    found: dict[str, Knob] = {}
     for kind, variant in zip(kinds, variants, strict=True):
         chosen = default if kind == default["kind"] else {}
-        yield from _walk(variant, named, chosen, path, f"{path}.kind={kind}")
+        for knob in _walk(variant, named, chosen, path, f"{path}.kind={kind}"):
+            same = found.get(knob.name)
+            found[knob.name] = replace(same, when=f"{same.when}|{kind}") if same else knob
+    yield from found.values()
 
 
 def _inner(field: Schema, named: Schema) -> list[Schema]:

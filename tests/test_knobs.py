@@ -31,7 +31,8 @@ def test_choices_and_variants_are_shown() -> None:
         BY_NAME["data.format"].kind
         == "auto|advertisegen|alpaca|chatglm3|messages|pairs|question|sharegpt"
     )
-    assert BY_NAME["train.method.rank"].when == "train.method.kind=lora"
+    assert BY_NAME["train.method.rank"].when == "train.method.kind=lora|qlora"
+    assert BY_NAME["train.method.tokens"].when == "train.method.kind=prefix"
     assert BY_NAME["train.method.freeze_embeddings"].when == "train.method.kind=full"
     assert BY_NAME["judge.metrics"].kind.startswith("list of rouge_1|")
 

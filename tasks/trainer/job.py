@@ -11,7 +11,7 @@ is the business of `tasks/backends/`.
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -45,11 +45,63 @@ class Lora:
     """Scale of the adapter: its output is multiplied by alpha / rank."""
     dropout: float = 0.0
     """Share of adapter inputs dropped while training, 0 to 1."""
+    layers: Literal["all", "attention"] = "all"
+    """Which linear layers get adapters: all of each block, or only query, key and value as in the how-tos."""
 
     def __post_init__(self) -> None:
-        _require(self.rank >= 1, "rank", "must be at least 1", self.rank)
-        _require(self.alpha >= 1, "alpha", "must be at least 1", self.alpha)
-        _require(0 <= self.dropout < 1, "dropout", "must be at least 0 and below 1", self.dropout)
+        _require_adapters(self.rank, self.alpha, self.dropout)
+
+
+@dataclass(frozen=True)
+class Qlora:
+    """Low-rank adapters beside frozen weights of 4 bits."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = _DOCUMENTED | {"title": "QLoRA, 4-bit"}
+
+    kind: Literal["qlora"] = "qlora"
+    """Which method this is."""
+    rank: int = 16
+    """Rank of the two adapter matrices; more learns more and costs more memory."""
+    alpha: int = 32
+    """Scale of the adapter: its output is multiplied by alpha / rank."""
+    dropout: float = 0.0
+    """Share of adapter inputs dropped while training, 0 to 1."""
+    layers: Literal["all", "attention"] = "all"
+    """Which linear layers get adapters: all of each block, or only query, key and value as in the how-tos."""
+    quantisation: Literal["nf4", "fp4"] = "nf4"
+    """Number format of the frozen weights."""
+    double: bool = True
+    """Quantise the scales of the weights too: 0.4 bits less per weight."""
+
+    def __post_init__(self) -> None:
+        _require_adapters(self.rank, self.alpha, self.dropout)
+
+
+@dataclass(frozen=True)
+class Prefix:
+    """Trained keys and values before the prompt in every layer: P-Tuning v2."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = _DOCUMENTED | {
+        "title": "Prefix tuning (P-Tuning v2)"
+    }
+
+    kind: Literal["prefix"] = "prefix"
+    """Which method this is."""
+    tokens: int = 128
+    """Length of the prefix, in virtual tokens."""
+    projection: bool = False
+    """Compute the prefix with a two-layer network from one embedding, instead of storing it."""
+    projection_width: int = 0
+    """Width of that network's hidden layer; 0 takes the width of the model."""
+
+    def __post_init__(self) -> None:
+        _require(self.tokens >= 1, "tokens", "must be at least 1", self.tokens)
+        _require(
+            self.projection_width >= 0,
+            "projection_width",
+            "must not be negative",
+            self.projection_width,
+        )
 
 
 @dataclass(frozen=True)
@@ -64,12 +116,47 @@ class Full:
     """Leave the input embeddings as they are."""
 
 
+Method = Lora | Qlora | Prefix | Full
+
+
+def _require_adapters(rank: int, alpha: int, dropout: float) -> None:
+    _require(rank >= 1, "rank", "must be at least 1", rank)
+    _require(alpha >= 1, "alpha", "must be at least 1", alpha)
+    _require(0 <= dropout < 1, "dropout", "must be at least 0 and below 1", dropout)
+
+
+@dataclass(frozen=True)
+class Weights:
+    """How the weights of a base model stand in memory: what of a `TrainSpec` decides what the base answers."""
+
+    quantisation: Literal["none", "nf4", "fp4"] = "none"
+    double: bool = True
+
+
 @dataclass(frozen=True)
 class Limits:
     """How much of a row the model gets: what of a `TrainSpec` decides which rows are cut."""
 
     prompt_tokens: int
     answer_tokens: int
+
+
+_LEAST: dict[str, float] = {
+    "max_steps": 0,
+    "learning_rate": 0,
+    "global_batch": 1,
+    "micro_batch": 0,
+    "warmup": 0,
+    "weight_decay": 0,
+    "clip": 0,
+    "max_prompt_tokens": 8,
+    "max_answer_tokens": 2,
+    "checkpoint_steps": 1,
+    "checkpoint_minutes": 0,
+    "dev_rows": 0,
+    "patience": 0,
+}
+"""Smallest value of each number of a `TrainSpec`."""
 
 
 @dataclass(frozen=True)
@@ -81,18 +168,22 @@ class TrainSpec:
         "title": "Training",
     }
 
-    method: Lora | Full = field(default_factory=Lora)
-    """How the model is tuned: LoRA adapters, or all of its weights."""
+    method: Method = field(default_factory=Lora)
+    """How the model is tuned: adapters, adapters on 4-bit weights, a prefix, or all of its weights."""
     epochs: float = 2.0
     """Passes over the training rows; ignored when max_steps is set."""
     max_steps: int = 0
     """Optimizer steps; 0 lets the epochs decide."""
-    learning_rate: float = 5e-3
-    """Peak learning rate. LoRA on the bundled model: 5e-3; on 6B: 1e-4; full: 1e-5."""
+    learning_rate: float = 0.0
+    """Peak learning rate; 0 takes what suits method and model: LoRA 1e-4, prefix 1e-2, full 1e-5, bundled 5e-3."""
     global_batch: int = 16
     """Rows per optimizer step, over all devices and accumulation steps."""
     micro_batch: int = 0
-    """Rows per forward pass; 0 takes the global batch whole. Less needs less memory."""
+    """Rows per forward pass of one device; 0 takes as many as its memory holds."""
+    packing: bool = False
+    """Put several rows into one sequence, where the model keeps them apart; else rows of similar length go together."""
+    gradient_checkpointing: bool = False
+    """Compute activations twice instead of keeping them: a third more time, much less memory."""
     warmup: float = 0.05
     """Share of the steps in which the learning rate rises from zero, 0 to 1."""
     decay: Literal["cosine", "linear", "constant"] = "cosine"
@@ -107,44 +198,40 @@ class TrainSpec:
     """Longer answers are cut here."""
     checkpoint_steps: int = 100
     """Optimizer steps between two checkpoints; an interrupted run continues from the last one."""
+    checkpoint_minutes: float = 10.0
+    """A checkpoint is also written when the last one is older than this; 0 goes by steps alone."""
     dev_rows: int = 64
-    """Held-out rows on which the loss is measured at each checkpoint; 0 measures none."""
+    """Held-out rows on which the loss is measured every checkpoint_steps; 0 measures none."""
+    patience: int = 0
+    """Stop when the held-out loss has not fallen at so many measurements in a row; 0 takes all steps."""
+    keep: Literal["last", "best"] = "last"
+    """Which weights are the result: the last, or those of lowest held-out loss, on rows that are scored too."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Number format of the forward pass; auto is bfloat16 where the hardware has it, else float32."""
     seed: int = 17
     """Seed of initialisation, order and dropout."""
 
     def __post_init__(self) -> None:
+        for name, least in _LEAST.items():
+            value = getattr(self, name)
+            what = f"must be at least {least}" if least else "must not be negative"
+            _require(value >= least, name, what, value)
         steps = self.max_steps > 0 or self.epochs > 0
         _require(steps, "epochs", "must be above 0 when max_steps is 0", self.epochs)
-        _require(self.max_steps >= 0, "max_steps", "must not be negative", self.max_steps)
-        _require(self.learning_rate > 0, "learning_rate", "must be above 0", self.learning_rate)
-        _require(self.global_batch >= 1, "global_batch", "must be at least 1", self.global_batch)
-        even = self.micro_batch == 0 or (
-            self.micro_batch > 0 and self.global_batch % self.micro_batch == 0
-        )
+        even = self.micro_batch == 0 or self.global_batch % self.micro_batch == 0
         _require(even, "micro_batch", "must divide global_batch", self.micro_batch)
-        _require(0 <= self.warmup < 1, "warmup", "must be at least 0 and below 1", self.warmup)
-        _require(self.clip >= 0, "clip", "must not be negative", self.clip)
-        _require(
-            self.max_prompt_tokens >= 8,
-            "max_prompt_tokens",
-            "must be at least 8",
-            self.max_prompt_tokens,
-        )
-        _require(
-            self.max_answer_tokens >= 2,
-            "max_answer_tokens",
-            "must be at least 2",
-            self.max_answer_tokens,
-        )
-        _require(
-            self.checkpoint_steps >= 1,
-            "checkpoint_steps",
-            "must be at least 1",
-            self.checkpoint_steps,
-        )
-        _require(self.dev_rows >= 0, "dev_rows", "must not be negative", self.dev_rows)
+        _require(self.warmup < 1, "warmup", "must be at least 0 and below 1", self.warmup)
+        watched = self.dev_rows > 0 or (self.patience == 0 and self.keep == "last")
+        _require(watched, "dev_rows", "must be above 0 for patience or keep best", self.dev_rows)
+        apart = not (self.packing and self.method.kind == "prefix")
+        _require(apart, "packing", "would let rows see each other under a prefix", self.packing)
+
+    @property
+    def weights(self) -> Weights:
+        """How the base stands in memory under this method, so that it fits where the tuned model fits."""
+        if isinstance(self.method, Qlora):
+            return Weights(self.method.quantisation, self.method.double)
+        return Weights()
 
     @property
     def lengths(self) -> Limits:
@@ -154,6 +241,13 @@ class TrainSpec:
 
 UNCUT = TrainSpec(max_prompt_tokens=1_000_000)
 """What a base model answers with: a tuned one reads prompts as it was trained to, a base has no limit of ours."""
+
+
+def untrained(weights: Weights) -> TrainSpec:
+    """Return what a base model answers with when its weights stand so in memory."""
+    if weights.quantisation == "none":
+        return UNCUT
+    return replace(UNCUT, method=Qlora(quantisation=weights.quantisation, double=weights.double))
 
 
 @dataclass(frozen=True)
@@ -194,7 +288,8 @@ class DecodeSpec:
 class Job:
     """One order to the trainer. All paths are directories on the machine that runs it."""
 
-    action: Literal["train", "predict", "serve", "lengths"]
+    action: Literal["train", "predict", "serve", "lengths", "merge", "adopt", "export"]
+    """What to do. merge: adapters into weights; adopt and export: adapters in ChatGLM's own layout, in and out."""
     family: str
     """Which file of `families/` knows this model."""
     base: str
@@ -217,7 +312,9 @@ class Job:
     train: TrainSpec | None = None
     decode: DecodeSpec | None = None
     threads: int = 0
-    """CPU threads; 0 takes all."""
+    """CPU threads of each process; 0 takes all."""
+    shard: bool = False
+    """Spread weights, gradients and moments over the processes that train together (FSDP2), instead of copying them."""
     thorough: bool = False
     """Hash every file of the models before they are used, not only check the sizes of the large ones."""
     host: str = "127.0.0.1"
@@ -240,7 +337,12 @@ class Job:
         return cls(**fields)
 
 
-METHODS: dict[str, type[Lora | Full]] = {"lora": Lora, "full": Full}
+METHODS: dict[str, type[Method]] = {
+    "lora": Lora,
+    "qlora": Qlora,
+    "prefix": Prefix,
+    "full": Full,
+}
 
 
 def train_spec(fields: dict[str, Any]) -> TrainSpec:
