@@ -387,6 +387,6 @@ def test_steps_hold_rows_of_similar_length() -> None:
 
 
 def test_padding_is_on_the_right_and_is_not_scored() -> None:
-    ids, labels = collate([encode.Example([5, 6, 7], [IGNORED, 6, 7]), encode.Example([8], [8])])
-    assert ids.tolist() == [[5, 6, 7], [8, 0, 0]]
-    assert labels.tolist() == [[IGNORED, 6, 7], [8, IGNORED, IGNORED]]
+    batch = collate([encode.Example([5, 6, 7], [IGNORED, 6, 7]), encode.Example([8], [8])])
+    assert batch.input_ids.tolist() == [[5, 6, 7], [8, 0, 0]]
+    assert batch.labels.tolist() == [[IGNORED, 6, 7], [8, IGNORED, IGNORED]]

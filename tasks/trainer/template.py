@@ -34,6 +34,12 @@ class Templated:
         self._family = family
         self._before, _, self._after = template.partition(_PLACE)
 
+    def __getattr__(self, name: str) -> Any:
+        """Return what only the family itself says: one of the names that `families.option` asks for."""
+        if name.isupper():
+            return getattr(self._family, name)
+        raise AttributeError(name)
+
     def prompt(self, tokenizer: PreTrainedTokenizerFast, messages: Messages) -> list[int]:
         """Return the ids up to where the answer begins."""
         return self._family.prompt(tokenizer, self._around(messages))
