@@ -1,4 +1,4 @@
-"""What a folder must hold to be a model in the transformers layout."""
+"""What a folder must hold to be a model in the transformers layout, or in ChatGLM's own."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ def check(folder: Path, names: Iterable[str]) -> None:
         ConfigError: The configuration or the weights are missing, or the configuration cannot be read.
     """
     found = sorted(names)
-    if "config.json" not in found or not any(name.endswith(".safetensors") for name in found):
+    weights = (".safetensors", ".bin")
+    if "config.json" not in found or not any(name.endswith(weights) for name in found):
         raise ConfigError(
             f"base.uri: not a model in the transformers layout (found {', '.join(found)}). "
-            "The folder must hold config.json, *.safetensors and the tokenizer."
+            "The folder must hold config.json, *.safetensors or pytorch_model*.bin, and the tokenizer."
         )
     try:
         json.loads((folder / "config.json").read_text(encoding="utf-8"))

@@ -215,6 +215,10 @@ def test_the_expected_digest_of_a_path_is_looked_at(folder: Path, into: Path) ->
         (".train/x.json", False, False),
         ("a/b/c.json", False, False),
         ("model-00001-of-00002.safetensors", False, True),
+        ("pytorch_model-00001-of-00007.bin", False, True),
+        ("training_args.bin", False, False),
+        ("ice_text.model", False, True),
+        ("modeling_chatglm.py", False, False),
         ("vocab.txt", True, True),
         ("notes.md", False, False),
         ("", False, False),
@@ -223,6 +227,25 @@ def test_the_expected_digest_of_a_path_is_looked_at(folder: Path, into: Path) ->
 def test_a_file_counts_by_its_name(name: str, rows: bool, model: bool) -> None:
     assert matches(name, ROWS) is rows
     assert matches(name, MODEL) is model
+
+
+@pytest.mark.parametrize(
+    ("there", "taken"),
+    [
+        (["model.safetensors", "pytorch_model.bin"], ["model.safetensors"]),
+        (["pytorch_model-00002-of-00002.bin", "pytorch_model.bin"], None),
+        (["Model.SafeTensors", "PyTorch_model.bin"], ["Model.SafeTensors"]),
+        (["optimizer.bin", "pytorch_model.bin", "x.py"], ["pytorch_model.bin"]),
+        (["config.json", "pytorch_model.bin.index.json", "tokenizer.model"], None),
+    ],
+)
+def test_weights_are_taken_in_one_format_only(
+    tmp_path: Path, there: list[str], taken: list[str] | None
+) -> None:
+    for name in there:
+        (tmp_path / name).write_bytes(b"x")
+    found = sources.files(str(tmp_path), MODEL, "base.uri")
+    assert [path.name for path in found] == sorted(taken or there)
 
 
 @pytest.mark.parametrize(

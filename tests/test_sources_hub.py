@@ -12,6 +12,7 @@ from flaky_server import File, FlakyServer
 from hub_server import REFUSED, Repository, commit_of
 from s3_servers import certify
 
+from tasks import models
 from tasks.errors import ConfigError, DataError, TransientError
 from tasks.sources import MODEL, ROWS, Arrival, Request, hf, pinned
 from tasks.sources.hub import Place
@@ -123,6 +124,22 @@ def test_a_model_is_its_files_in_the_transformers_layout(
     )
     arrival = fetch(uri, tmp_path, patterns=MODEL, where="base.uri")
     assert arrival.names == ("config.json", "model.safetensors")
+
+
+def test_a_model_that_has_no_safetensors_is_fetched_without_its_code(
+    server: FlakyServer, tmp_path: Path
+) -> None:
+    model = Repository(server, kind="model")
+    names = (
+        *("config.json", "ice_text.model", "pytorch_model-00001-of-00002.bin"),
+        *("pytorch_model-00002-of-00002.bin", "pytorch_model.bin.index.json"),
+    )
+    code = ("modeling_chatglm.py", "quantization.py", "training_args.bin")
+    model.push("main", ONE, **dict.fromkeys((*names, *code), SMALL))
+    (tmp_path / "to").mkdir()
+    arrival = fetch("hf://org/name", tmp_path / "to", patterns=MODEL, where="base.uri")
+    assert arrival.names == names
+    models.check(tmp_path / "to" / "into-0", arrival.names)
 
 
 def test_the_same_commit_is_not_sent_again_and_a_new_one_is(

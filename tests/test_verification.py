@@ -177,6 +177,14 @@ def test_a_dataset_of_another_digest_is_refused(data: tuple[Path, str], tmp_path
             lambda b: (b / "chat_template.jinja").write_text("x"),
             r"chat_template\.jinja: is not in the record\.json",
         ),
+        (
+            lambda b: (b / "pytorch_model.bin").write_text("x"),
+            r"pytorch_model\.bin: is not in the record\.json",
+        ),
+        (
+            lambda b: (b / "tokenizer.model").write_text("x"),
+            r"tokenizer\.model: is not in the record\.json",
+        ),
     ],
 )
 def test_a_damaged_model_is_refused_by_name(

@@ -53,8 +53,11 @@ ROWS = (
     ),
 )
 """Files of a folder that can hold rows, and the folders in it that are looked into."""
-MODEL = ("*.json", "*.safetensors", "*.model", "merges.txt", "vocab.txt", "*.jinja")
-"""Files of a folder that make up a model in the transformers layout."""
+MODEL = (
+    *("*.json", "*.safetensors or pytorch_model*.bin"),
+    *("*.model", "merges.txt", "vocab.txt", "*.jinja"),
+)
+"""Files of a folder that make up a model; never its code. Weights are fetched in one format only."""
 
 _PLACES: dict[str, ModuleType] = {
     "": file,

@@ -19,7 +19,15 @@ from tasks.sources import addresses, parts
 from tasks.sources.answers import Address
 from tasks.sources.parts import Part
 from tasks.sources.patience import Patience, Ticker
-from tasks.sources.request import Arrival, Progress, Request, digest_of, silent, unexpected
+from tasks.sources.request import (
+    Arrival,
+    Progress,
+    Request,
+    digest_of,
+    forms,
+    silent,
+    unexpected,
+)
 from tasks.sources.transfer import Received, Transfer
 
 _HOST = re.compile(r"[\w.:-]+")
@@ -118,7 +126,10 @@ class _Fetch:
             if not received:
                 return Arrival((), tag)
             endings = tuple(
-                pattern.removeprefix("*") for pattern in self._request.patterns if pattern[0] == "*"
+                form.removeprefix("*")
+                for pattern in self._request.patterns
+                for form in forms(pattern)
+                if form[0] == "*"
             )
             name = addresses.best_name(received.said, received.urls, endings)
             part.leave(into / name)

@@ -28,7 +28,10 @@ class Request:
     uri: str
     """A path, or an address: file://, http(s)://, s3://, hf://."""
     patterns: tuple[str, ...]
-    """Names of a folder's files that count; one that ends in a slash is a folder whose files count as well."""
+    """Names of a folder's files that count; one that ends in a slash is a folder whose files count as well.
+
+    `*.a or *.b` counts the files of the first form, and those of the second only where there are none of the first.
+    """
     where: str
     """The knob behind the address, such as `source.uri`: messages begin with it."""
     sha256: str = ""
@@ -59,7 +62,12 @@ def matches(name: str, patterns: tuple[str, ...]) -> bool:
         return False
     if len(parts) == 2 and f"{parts[0]}/" not in patterns:
         return False
-    return any(fnmatch.fnmatchcase(parts[-1], glob) for glob in patterns if not glob.endswith("/"))
+    return any(_is(name, one) for glob in patterns for one in forms(glob))
+
+
+def forms(pattern: str) -> list[str]:
+    """Return the globs of a pattern, the preferred one first; none of a folder."""
+    return [] if pattern.endswith("/") else pattern.split(" or ")
 
 
 def folders(patterns: tuple[str, ...]) -> tuple[str, ...]:
@@ -79,6 +87,9 @@ def chosen(names: list[str], request: Request, shown: str) -> list[str]:
         ConfigError: None of them counts; the message lists some of those that are there.
     """
     found = sorted(name for name in names if matches(name, request.patterns))
+    for first, *others in filter(None, map(forms, request.patterns)):
+        if any(_is(name, first) for name in found):
+            found = [name for name in found if not any(_is(name, other) for other in others)]
     if found:
         return found
     visible = sorted(name for name in names if not name.startswith("."))
@@ -89,6 +100,10 @@ def chosen(names: list[str], request: Request, shown: str) -> list[str]:
         f"{request.where}: no file to read in the folder (found {told} in {shown}). "
         f"It must hold at least one of {globs}."
     )
+
+
+def _is(name: str, glob: str) -> bool:
+    return fnmatch.fnmatchcase(PurePosixPath(name.lower()).name, glob)
 
 
 class Digest(Protocol):

@@ -34,7 +34,7 @@ LARGE = 64 * 2**20
 """Bytes above which a file of a model is hashed only when asked."""
 
 _ROWS = ("train.jsonl", "dev.jsonl", template.FILE)
-_OF_MODELS = {".json", ".jinja", ".safetensors"}
+_OF_MODELS = {".json", ".jinja", ".safetensors", ".bin", ".model"}
 
 _known: dict[tuple[str, int, int, int], str] = {}
 
