@@ -1,0 +1,1 @@
+"""Model classes of our own, for architectures that transformers does not have."""
