@@ -10,7 +10,7 @@ from typing import Any
 import torch
 import transformers
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import AutoConfig, AutoModelForCausalLM, GlmConfig, GlmForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, GlmConfig, GlmForCausalLM, MptConfig
 from transformers import PreTrainedTokenizerFast as FastTokenizer
 
 from tasks.trainer.stopping import Stop
@@ -107,8 +107,44 @@ def glm(folder: Path, width: int = 48, layers: int = 2, vocabulary: int = 420) -
     return _write(folder, GlmForCausalLM, config, fast)
 
 
+def glm4(folder: Path, width: int = 48, layers: int = 2) -> Path:
+    """Write a random GLM-4 in the transformers layout."""
+    fast = tokenizer([*GLM_TOKENS, "<|observation|>"], "<|endoftext|>")
+    config = AutoConfig.for_model(
+        "glm4",
+        vocab_size=len(fast),
+        hidden_size=width,
+        intermediate_size=2 * width,
+        num_hidden_layers=layers,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=width // 4,
+        max_position_embeddings=512,
+        pad_token_id=fast.pad_token_id,
+        eos_token_id=fast.eos_token_id,
+    )
+    return _write(folder, AutoModelForCausalLM.from_config, config, fast)
+
+
+def mpt(folder: Path, width: int = 48, layers: int = 2) -> Path:
+    """Write a random MPT in the transformers layout; its tokenizer has no chat template, like MPT-7B's."""
+    fast = tokenizer(["<|endoftext|>"], "<|endoftext|>", 400)
+    config = MptConfig(
+        vocab_size=len(fast),
+        d_model=width,
+        expansion_ratio=2,
+        n_layers=layers,
+        n_heads=4,
+        max_seq_len=512,
+        pad_token_id=fast.pad_token_id,
+        eos_token_id=fast.eos_token_id,
+        bos_token_id=fast.eos_token_id,
+    )
+    return _write(folder, AutoModelForCausalLM.from_config, config, fast)
+
+
 def llama(folder: Path, width: int = 48, layers: int = 2, kind: str = "llama") -> Path:
-    """Write a random Llama or one of its kin, with a chat template, in the transformers layout."""
+    """Write a random Llama or one of its kin (mistral, qwen2, qwen3), with a chat template."""
     fast = tokenizer(LLAMA_TOKENS, "<|stop|>")
     fast.chat_template = LLAMA_TEMPLATE
     config = AutoConfig.for_model(
