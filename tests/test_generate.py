@@ -11,8 +11,9 @@ import pytest
 import tiny_models
 import torch
 
-from tasks.trainer import generate, loop, model, predict
-from tasks.trainer.errors import ConfigError, Interrupted
+from tasks.trainer import drawing, generate, loop, model, predict
+from tasks.trainer.errors import ConfigError, DataError, Interrupted
+from tasks.trainer.families import tiny
 from tasks.trainer.job import DecodeSpec, Full, Job, TrainSpec
 from tasks.trainer.model import Loaded
 from tasks.trainer.stopping import Stop
@@ -139,6 +140,25 @@ def test_draws_follow_the_probabilities(tuned: Loaded) -> None:
     assert deviation > 0.005
 
 
+@pytest.mark.parametrize("top_p", [1.0, 0.9, 0.3, 1e-6])
+@pytest.mark.parametrize("tokens", [300, 6000])
+def test_sorting_the_likeliest_tokens_draws_what_sorting_all_draws(
+    tokens: int, top_p: float
+) -> None:
+    stream = torch.Generator().manual_seed(5)
+    for heat in (0.3, 1.0, 4.0):
+        logits = torch.randn(48, tokens, generator=stream) / heat
+        logits[::2] = logits[::2].round()  # many tokens are equally likely
+        shares, numbers = logits.softmax(-1), torch.rand(48, generator=stream)
+        chosen = drawing.draw(shares, top_p, numbers)
+        for row, (share, number) in enumerate(zip(shares, numbers, strict=True)):
+            ordered, order = share.sort(stable=True, descending=True)
+            before = ordered.cumsum(0) - ordered
+            nucleus = ordered[before < top_p].cumsum(0)
+            place = int((nucleus <= number * nucleus[-1]).sum())
+            assert chosen[row] == order[min(place, len(nucleus) - 1)]
+
+
 def test_seeds_differ_and_repeat(tuned: Loaded) -> None:
     def drawn(seed: int) -> list[generate.Answer]:
         spec = DecodeSpec(max_new_tokens=24, temperature=1.5, seed=seed)
@@ -191,22 +211,53 @@ def test_predictions_follow_the_order_of_the_split(folder: Path, tmp_path: Path)
     assert all(set(line) == {"prompt", "reference", "prediction", "finish"} for line in lines)
 
 
+def test_the_tools_of_the_how_tos_find_the_answers_in_their_own_file(
+    folder: Path, tmp_path: Path
+) -> None:
+    said = [json.loads(line) for line in predicted(folder, tmp_path, Stop()).splitlines()]
+    text = (tmp_path / "out" / "generated_predictions.txt").read_text(encoding="utf-8")
+    assert [json.loads(line) for line in text.splitlines()] == [
+        {"labels": one["reference"].strip(), "predict": one["prediction"].strip()} for one in said
+    ]
+    assert said[0]["reference"] in text  # not escaped
+    assert {one["finish"] for one in said} == {"stop"}
+
+
+def test_a_row_that_a_family_cannot_express_is_named(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refused = json.loads((folder / "data/dev.jsonl").open(encoding="utf-8").readlines()[6])
+    told = tiny.prompts
+
+    def prompts(tokenizer: object, asked: list[list[dict[str, str]]]) -> list[list[int]]:
+        if refused["messages"][:-1] in asked:
+            raise DataError("role: unknown.")
+        return told(tokenizer, asked)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(tiny, "prompts", prompts)
+    with pytest.raises(DataError, match=r"dev\.jsonl:7: role: unknown"):
+        predicted(folder, tmp_path, Stop())
+
+
 def test_only_the_first_rows_are_answered_when_asked(folder: Path, tmp_path: Path) -> None:
     spec = DecodeSpec(max_new_tokens=4, rows=3)
     assert len(predicted(folder, tmp_path, Stop(), spec).splitlines()) == 3
 
 
-@pytest.mark.parametrize("looks", [0, 16])
+DRAWN = DecodeSpec(max_new_tokens=24, temperature=0.9, top_p=0.95, batch_rows=5)
+
+
+@pytest.mark.parametrize(("spec", "looks"), [(SHORT, 0), (SHORT, 16), (DRAWN, 16)])
 def test_interrupted_predictions_end_as_if_they_had_not_been(
-    folder: Path, tmp_path: Path, looks: int, capsys: pytest.CaptureFixture[str]
+    folder: Path, tmp_path: Path, spec: DecodeSpec, looks: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    whole = predicted(folder, tmp_path / "whole", Stop())
+    whole = predicted(folder, tmp_path / "whole", Stop(), spec)
     with pytest.raises(Interrupted, match=r"of 12 rows; run again"):
-        predicted(folder, tmp_path / "cut", tiny_models.StopAfter(looks))
+        predicted(folder, tmp_path / "cut", tiny_models.StopAfter(looks), spec)
     with (tmp_path / "cut" / "answers.jsonl").open("ab") as ledger:
         ledger.write(b'{"3": {"pred')  # what a kill in the middle of a write leaves
     capsys.readouterr()
-    assert predicted(folder, tmp_path / "cut", Stop()) == whole
+    assert predicted(folder, tmp_path / "cut", Stop(), spec) == whole
     assert ("continues after" in capsys.readouterr().out) == (looks > 0)
 
 

@@ -2,26 +2,27 @@
 
 Decisions:
 
-* An own loop. It passes positions and a finished 4-D mask instead of letting the model derive them each
-  step, and drops rows that have ended from the batch and the cache. On a 1.6 M parameter model, 64 rows
-  of which none ends early, one core of CPU time: 5,300 tokens/s, `model.generate` 4,750.
-* An answer must not depend on who else is in the batch. Padding is masked and positions start after
-  it, so that logits differ by float32 rounding only. Draws come from a stream of their own per row,
-  seeded with the seed and the prompt: equal prompts get equal answers, in any batch and after a restart.
+* An own loop. Prompts are sorted by length, masks and positions come finished (`views.py`), keys and values go where
+  there is room (`cache.py`), rows that have ended leave. `python -m bench.generation` measures it.
+* An answer must not depend on who else is in the batch. What a row sees is the same in any batch, so that
+  logits differ by rounding only, and each prompt has numbers of its own to draw with (`drawing.py`).
 """
 
 from __future__ import annotations
 
-import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 import torch
 
+from . import cache, drawing, families
 from .errors import ConfigError, Interrupted
+from .families import Messages
 from .fitting import fit_prompt
 from .job import DecodeSpec
 from .model import Loaded, within_memory
+from .views import window
 
 if TYPE_CHECKING:
     from .stopping import Stop
@@ -53,20 +54,48 @@ def answer(
         DataError: The model's family cannot express a conversation.
         Interrupted: `stop` was asked for between two tokens.
     """
-    fitted = (
-        fit_prompt(loaded.family, loaded.tokenizer, conversation, max_prompt_tokens)
-        for conversation in conversations
-    )
-    prompts = [ids for ids, _ in fitted]
-    by_length = sorted(range(len(prompts)), key=lambda i: (-len(prompts[i]), i))
+    prompts = encode(loaded, conversations, max_prompt_tokens)
+    return reply(loaded, prompts, spec, stop)
+
+
+def encode(
+    loaded: Loaded, conversations: Sequence[Messages], max_prompt_tokens: int
+) -> list[list[int]]:
+    """Return the ids of the prompts, in order, cut to the limit.
+
+    Raises:
+        DataError: The model's family cannot express a conversation.
+    """
+    family, tokenizer = loaded.family, loaded.tokenizer
+    whole = families.prompts(family, tokenizer, conversations)
+    return [
+        fit_prompt(family, tokenizer, messages, max_prompt_tokens, ids)[0]
+        for messages, ids in zip(conversations, whole, strict=True)
+    ]
+
+
+def reply(
+    loaded: Loaded, prompts: list[list[int]], spec: DecodeSpec, stop: Stop | None = None
+) -> list[Answer]:
+    """Answer each prompt, in order, `spec.batch_rows` at a time, the longest first.
+
+    Raises:
+        ConfigError: The limits leave no room for an answer, or the memory does not suffice.
+        Interrupted: `stop` was asked for between two tokens.
+    """
     answers: dict[int, Answer] = {}
-    for start in range(0, len(by_length), spec.batch_rows):
-        rows = by_length[start : start + spec.batch_rows]
+    for rows in batches(prompts, spec):
         with within_memory("batch_rows or max_new_tokens"):
             replies = _Batch(loaded, [prompts[row] for row in rows], spec).replies(stop)
         for row, ids in zip(rows, replies, strict=True):
             answers[row] = _answer(loaded, prompts[row], ids)
     return [answers[row] for row in range(len(prompts))]
+
+
+def batches(prompts: list[list[int]], spec: DecodeSpec) -> list[list[int]]:
+    """Return which prompts are answered together: the longest first, where memory would run out."""
+    order = sorted(range(len(prompts)), key=lambda i: (-len(prompts[i]), i))
+    return [order[i : i + spec.batch_rows] for i in range(0, len(order), spec.batch_rows)]
 
 
 def _answer(loaded: Loaded, prompt: list[int], ids: list[int]) -> Answer:
@@ -94,43 +123,40 @@ class _Batch:
         for row, prompt in enumerate(prompts):
             self._ids[row, self._width - len(prompt) :] = torch.tensor(prompt)
         self._ids = self._ids.to(self._device)
-        self._padding = torch.tensor([self._width - len(p) for p in prompts], device=self._device)
-        self._draws = _draws(prompts, spec, self._limit).to(self._device)
+        padding = torch.tensor([self._width - len(p) for p in prompts], device=self._device)
+        view, dtype = loaded.view, loaded.model.get_input_embeddings().weight.dtype
+        prefix = loaded.prefix
+        self._passes = view.passes(self._ids, padding, prefix.tokens if prefix else 0, dtype)
+        held = prefix.cache(len(prompts), growing=True) if prefix else None
+        self._cache = cache.begun(held, padding if view.padding_first else None)
+        if spec.temperature > 0:
+            numbers = drawing.numbers(prompts, spec.seed, self._limit)
+            self._numbers = numbers.to(self._device)
 
     @torch.inference_mode()
     def replies(self, stop: Stop | None) -> list[list[int]]:
         """Return the ids of each reply; a stop token ends those that stopped."""
-        lowest = torch.finfo(self._model.dtype).min
-        columns = torch.arange(self._width + self._limit, device=self._device)
-        hidden = (columns < self._padding[:, None]).to(self._model.dtype) * lowest
-        later = torch.full((self._width, self._width), lowest, device=self._device).triu(1)
-        mask = later.to(self._model.dtype) + hidden[:, None, None, : self._width]
-        positions = (columns[: self._width] - self._padding[:, None]).clamp(min=0)
-        ids, cache = self._ids, None
+        ids = self._ids
         for step in range(self._limit):
             if stop is not None and stop.asked:
                 raise Interrupted("interrupted between two tokens.")
             output = self._model(
                 input_ids=ids,
-                attention_mask=mask.clamp(min=lowest),
-                position_ids=positions,
-                past_key_values=cache,
+                **self._passes.inputs(step),
+                past_key_values=self._cache,
                 use_cache=True,
                 logits_to_keep=1,
             )
-            chosen, cache = self._choose(output.logits[:, -1], step), output.past_key_values
+            chosen = self._choose(output.logits[:, -1], step)
             going = self._keep(chosen) & (step + 1 < self._rooms[self._rows])
             if not going.any():
                 break
             if not going.all():
                 kept = going.nonzero()[:, 0]
-                cache.batch_select_indices(kept)
-                chosen, hidden = chosen[kept], hidden[kept]
-                self._rows, self._padding = self._rows[kept], self._padding[kept]
+                self._cache.batch_select_indices(kept)
+                self._passes.select(kept)
+                chosen, self._rows = chosen[kept], self._rows[kept]
             ids = chosen[:, None]
-            width = self._width + step + 1
-            mask = hidden[:, None, None, :width]
-            positions = (width - 1 - self._padding)[:, None]
         return self._replies
 
     def _choose(self, logits: torch.Tensor, step: int) -> torch.Tensor:
@@ -138,15 +164,7 @@ class _Batch:
         if self._spec.temperature == 0:
             return logits.argmax(-1)
         likely = (logits.float() / self._spec.temperature).softmax(-1)
-        shares, order = likely.sort(stable=True, dim=-1, descending=True)
-        reached = shares.cumsum(-1)
-        # the token that crosses the bound still counts
-        shares = shares.masked_fill(reached - shares >= self._spec.top_p, 0)
-        reached = shares.cumsum(-1)
-        draw = self._draws[self._rows, step][:, None] * reached[:, -1:]
-        place = (reached <= draw).sum(-1, keepdim=True)
-        last = (shares > 0).sum(-1, keepdim=True) - 1
-        return order.gather(-1, torch.minimum(place, last))[:, 0]
+        return drawing.draw(likely, self._spec.top_p, self._numbers[self._rows, step])
 
     def _keep(self, chosen: torch.Tensor) -> torch.Tensor:
         """Record the chosen ids and say which rows have not stopped."""
@@ -155,27 +173,22 @@ class _Batch:
         return ~torch.isin(chosen, self._stops)
 
 
+def context(loaded: Loaded) -> int | None:
+    """Return how many tokens prompt and answer may have together; None where the model does not say."""
+    holds = window(loaded.model.config)
+    if holds is None or loaded.prefix is None:
+        return holds
+    return holds - loaded.prefix.tokens
+
+
 def _room(loaded: Loaded, prompt: int, spec: DecodeSpec) -> int:
     """Return how many tokens an answer may have."""
-    config = loaded.model.config
-    # the mask of `replies` knows no sliding window, so an answer ends where one would begin to slide
-    bounds = (config.max_position_embeddings, getattr(config, "sliding_window", None))
-    window = min(int(bound) for bound in bounds if bound)
-    if prompt >= window:
+    holds = context(loaded)
+    if holds is None:
+        return spec.max_new_tokens
+    if prompt >= holds:
         raise ConfigError(
             f"max_prompt_tokens: a prompt of {prompt} tokens leaves no room for an answer "
-            f"(the model holds {window}). Lower it."
+            f"(the model holds {holds}). Lower it."
         )
-    return min(spec.max_new_tokens, window - prompt)
-
-
-def _draws(prompts: list[list[int]], spec: DecodeSpec, limit: int) -> torch.Tensor:
-    """Return numbers from 0 to 1, `(rows, limit)`: a stream for each prompt."""
-    if spec.temperature == 0:
-        return torch.empty(0)
-    streams = []
-    for prompt in prompts:
-        digest = hashlib.sha256(f"{spec.seed}/{prompt}".encode()).digest()
-        generator = torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
-        streams.append(torch.rand(limit, generator=generator, dtype=torch.float64).float())
-    return torch.stack(streams)
+    return min(spec.max_new_tokens, holds - prompt)

@@ -2,7 +2,10 @@
 
 The rows are cut into batches of similar length once and for all; a finished batch is one synced append
 to the work directory. A restart skips the batches that are there and drops a torn last line. Because the
-batches are the same, an interrupted run ends with the bytes of one that was not.
+batches are the same, an interrupted run ends with the bytes of one that was not; rows answered in other
+company would differ by rounding. The result is written twice: for us, and as the file that the tools around
+the ChatGLM examples read (`generated_predictions.txt`, as `transformers` writes it with `predict_with_generate`
+there).
 """
 
 from __future__ import annotations
@@ -23,11 +26,16 @@ from .job import DecodeSpec, Job
 from .stopping import Stop
 
 RESULT = "predictions.jsonl"
+PAIRS = "generated_predictions.txt"
+"""The same answers, one `{"labels": …, "predict": …}` a line, without blanks around them.
+
+Source: https://github.com/THUDM/ChatGLM2-6B, ptuning/main.py.
+"""
 _PARTIAL = "answers.jsonl"
 
 
 def predict(job: Job, stop: Stop) -> None:
-    """Answer the rows of a split and write `predictions.jsonl`, in the split's order.
+    """Answer the rows of a split and write both results, in the split's order.
 
     Raises:
         ConfigError: The job cannot work.
@@ -53,12 +61,12 @@ def _answer_all(
     ledger: _Ledger,
     stop: Stop,
 ) -> None:
-    pending = [b for b in _batches(loaded, rows, spec) if not ledger.has(b)]
+    prompts = _prompts(loaded, rows, spec)
+    pending = [b for b in generate.batches(prompts, spec) if not ledger.has(b)]
     began, tokens = time.monotonic(), 0
     for batch in pending:
-        asked = [rows[row][:-1] for row in batch]
         try:
-            answers = generate.answer(loaded, asked, spec, loaded.max_prompt_tokens, stop)
+            answers = generate.reply(loaded, [prompts[row] for row in batch], spec, stop)
         except Interrupted as error:
             answered = f"{len(ledger.answers)} of {len(rows)} rows"
             raise Interrupted(f"interrupted after {answered}; run again to continue.") from error
@@ -74,19 +82,20 @@ def _said(answer: generate.Answer) -> dict[str, str]:
     return {"prediction": answer.text, "finish": answer.finish}
 
 
-def _batches(
+def _prompts(
     loaded: model.Loaded, rows: list[list[dict[str, str]]], spec: DecodeSpec
 ) -> list[list[int]]:
-    """Return row numbers by batch: the longest prompts first, where memory would run out."""
-    lengths = []
-    for number, row in enumerate(rows, start=1):
-        try:
-            prompt = loaded.family.prompt(loaded.tokenizer, row[:-1])
-        except DataError as error:
-            raise DataError(f"{spec.split}.jsonl:{number}: {error}") from error
-        lengths.append(len(prompt))
-    order = sorted(range(len(rows)), key=lambda i: (-lengths[i], i))
-    return [order[i : i + spec.batch_rows] for i in range(0, len(order), spec.batch_rows)]
+    """Return the ids of all prompts; an error names its row."""
+    asked = [row[:-1] for row in rows]
+    try:
+        return generate.encode(loaded, asked, loaded.max_prompt_tokens)
+    except DataError:
+        for number, messages in enumerate(asked, start=1):
+            try:
+                generate.encode(loaded, [messages], loaded.max_prompt_tokens)
+            except DataError as error:
+                raise DataError(f"{spec.split}.jsonl:{number}: {error}") from error
+        raise
 
 
 def _fingerprint(job: Job, rows: list[list[dict[str, str]]], template: str) -> str:
@@ -99,13 +108,22 @@ def _fingerprint(job: Job, rows: list[list[dict[str, str]]], template: str) -> s
 
 
 def _write(out: Path, rows: list[list[dict[str, str]]], answers: dict[int, dict[str, str]]) -> None:
+    whole, pairs = [], []
+    for number, row in enumerate(rows):
+        said, reference = answers[number], row[-1]["content"]
+        whole.append({"prompt": row[:-1], "reference": reference, **said})
+        pairs.append({"labels": reference.strip(), "predict": said["prediction"].strip()})
     out.mkdir(parents=True, exist_ok=True)
-    partial = out / f".{RESULT}.partial"
+    _write_lines(out / PAIRS, pairs)
+    _write_lines(out / RESULT, whole)
+
+
+def _write_lines(path: Path, lines: list[dict[str, Any]]) -> None:
+    """Write JSON Lines; the file is there when all of them are."""
+    partial = path.with_name(f".{path.name}.partial")
     with partial.open("w", encoding="utf-8") as stream:
-        for number, row in enumerate(rows):
-            line = {"prompt": row[:-1], "reference": row[-1]["content"], **answers[number]}
-            stream.write(json.dumps(line, ensure_ascii=False) + "\n")
-    partial.replace(out / RESULT)
+        stream.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+    partial.replace(path)
 
 
 class _Ledger:

@@ -50,8 +50,7 @@ class Service:
         short = replace(self.defaults, max_new_tokens=1)
         hello = [{"role": "user", "content": "你好"}]
         generate.answer(loaded, [hello], short, loaded.max_prompt_tokens)
-        config = loaded.model.config
-        context = getattr(config, "max_position_embeddings", None) or _UNKNOWN_CONTEXT
+        context = generate.context(loaded) or _UNKNOWN_CONTEXT
         self.longest = max(self.longest, context - loaded.max_prompt_tokens)
         self._loaded = loaded
 
