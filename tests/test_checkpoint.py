@@ -37,9 +37,14 @@ def test_a_checkpoint_comes_back_as_it_was_saved(tmp_path: Path) -> None:
     found = checkpoint.newest(tmp_path, JOB)
     assert found is not None
     assert (found.step, found.values) == (50, at(50).values)
-    assert found.tensors.keys() == {"weights", "optimizer", "random"}
-    assert torch.equal(found.tensors["weights"]["w"], torch.full((2, 3), 50.0))
-    assert torch.equal(found.tensors["random"]["cpu"], torch.get_rng_state())
+    assert found.names("weights") == ["w"]
+    assert found.names("optimizer") == []
+    weights = torch.empty(2, 3)
+    found.read("weights", "w", weights)
+    assert torch.equal(weights, torch.full((2, 3), 50.0))
+    assert torch.equal(found.whole("weights", "w"), weights)
+    assert found.random is not None
+    assert torch.equal(found.random["cpu"], torch.get_rng_state())
 
 
 def test_where_there_is_none_none_is_found(tmp_path: Path) -> None:
