@@ -35,7 +35,7 @@ from tasks.trainer import batches, encode, families
 from tasks.trainer.job import Full, TrainSpec
 from tasks.trainer.model import Loaded
 from tasks.trainer.objective import scored, summed_loss
-from tasks.trainer.run import learning_rate
+from tasks.trainer.rates import learning_rate
 
 ROWS = 60_000
 # Complete, so that another default elsewhere does not make another base model.
@@ -150,14 +150,16 @@ def learn(
 ) -> Iterator[tuple[int, int, float]]:
     """Train all weights on the exercises; yield step, steps and loss (nats per token) of each step."""
     family = families.load("tiny")
-    loaded = Loaded(model, tokenizer, family, torch.device("cpu"), torch.float32, "base", SPEC)
+    loaded = Loaded(
+        model, tokenizer, family, torch.device("cpu"), torch.float32, "base", SPEC, HERE / "base"
+    )
     examples = [example for row in told for example in _examples(row, loaded)]
     schedule = batches.Schedule([len(example.input_ids) for example in examples], SPEC)
     optimizers = _optimizers(model)
     model.train()
     for step in range(schedule.steps):
         chosen = [examples[index] for index in schedule.examples(step)]
-        loss = summed_loss(loaded, *batches.collate(chosen)) / scored(chosen)
+        loss = summed_loss(loaded, batches.collate(chosen)) / scored(chosen)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), SPEC.clip)
         for optimizer, peak in optimizers:

@@ -3,54 +3,54 @@
 Decisions:
 
 * The loss of a step is the mean over all answer tokens of its global batch, however many forward
-  passes the batch is cut into: the gradient does not depend on `micro_batch`.
+  passes and processes the batch is cut into: the gradient does not depend on `micro_batch`.
 * The learning rate and the order of the rows are functions of the step alone. What else a resumed run
-  needs (weights, moments, torch's random stream, the losses so far) is in the checkpoint, so that it
-  ends with the bits of a run that was never stopped. Python's and NumPy's streams are not used.
+  needs (weights, moments, torch's random stream, the losses so far, what guard and keeper have seen,
+  the rows of a pass) is in the checkpoint, so that it ends with the bits of a run that was never stopped.
 * A request to stop is seen between two forward passes. The step in progress is given up; the
-  checkpoint is the one of the step before, with the random stream as it was then.
-* A loss that is not finite stops the run before it reaches the weights.
+  checkpoint is the one of the step before, with the random stream as it was then. A measurement of
+  the held-out loss that is given up is made by the run that continues.
+* The held-out loss is measured by steps only, never by the clock, so that the curve is a function of
+  the job. Checkpoints are written by both.
+* A step that the guard suspects (`guard.py`) replaces no checkpoint.
 """
 
 from __future__ import annotations
 
 import math
-import os
+import shutil
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from . import checkpoint, events
-from .batches import Schedule, collate
+from . import checkpoint, events, inspection, memory, streams
+from .batches import Schedule
 from .checkpoint import Checkpoint
+from .curve import Curve
 from .encode import Example
 from .errors import ConfigError, Interrupted
+from .guard import Guard
 from .job import TrainSpec
-from .model import Loaded, within_memory
-from .objective import scored, summed_loss
+from .keeping import Keeper
+from .metering import Meter
+from .model import Loaded
+from .objective import scored
+from .optimizer import Optimizer
+from .parts import Found
+from .passes import Passes
+from .rates import learning_rate
 from .stopping import Stop
+from .team import Team
 
 _METRIC_STEPS = 10
 _PROGRESS_SECONDS = 0.5
 
 
-def learning_rate(step: int, steps: int, spec: TrainSpec) -> float:
-    """Return the rate of a step, counted from 0: it rises linearly, then decays towards 0."""
-    warm = round(spec.warmup * steps)
-    if step < warm:
-        return spec.learning_rate * (step + 1) / warm
-    done = (step - warm) / (steps - warm)
-    shape = {
-        "cosine": (1 + math.cos(math.pi * done)) / 2,
-        "linear": 1 - done,
-        "constant": 1.0,
-    }
-    return spec.learning_rate * shape[spec.decay]
-
-
 class Run:
-    """The optimizer steps of one job, from wherever its last checkpoint left off."""
+    """The optimizer steps of one job."""
 
     def __init__(
         self,
@@ -61,168 +61,183 @@ class Run:
         work: Path,
         job: str,
         stop: Stop,
+        team: Team | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._loaded, self._spec, self._rows, self._dev = loaded, spec, rows, dev
-        self._work, self._job, self._stop = work, job, stop
+        self._work, self._job, self._clock = work, job, clock
+        self._team = team or Team.single()
         self.schedule = Schedule([len(row.input_ids) for row in rows], spec)
-        named = loaded.model.named_parameters()
-        self._parameters = {name: p for name, p in named if p.requires_grad}
-        self._optimizer = _optimizer(list(self._parameters.values()), spec)
+        self._parameters = loaded.trainable()
+        self._optimizer = Optimizer(self._parameters, spec, self._team)
+        self._passes = Passes(loaded, spec, stop, self._team)
+        self._guard = Guard(loaded.model.config.vocab_size)
+        self._keeper = Keeper(spec, work, job, self._team)
         self.step = 0
-        self.history: list[dict[str, float]] = []
-        self._loss, self._tokens = 0.0, 0
-        self._saved = -1
-        _make_deterministic(loaded.device, spec.seed)
+        self.curve = Curve()
+        self._saved, self._postponed = -1, False
+        streams.begin(loaded.device, spec.seed + self._team.rank)
+
+    @property
+    def history(self) -> list[dict[str, float]]:
+        """The points of the curve so far."""
+        return self.curve.history
 
     def resume(self) -> None:
         """Take up the newest checkpoint, if there is one."""
-        found = checkpoint.newest(self._work, self._job)
+        found = checkpoint.newest(self._work, self._job, self._team)
         if found is None:
-            return
-        for name, tensor in found.tensors["weights"].items():
-            self._parameters[name].data.copy_(tensor)
-        for place, tensor in found.tensors.get("optimizer", {}).items():
-            name, _, moment = place.rpartition("/")
-            parameter = self._parameters[name]
-            self._optimizer.state[parameter][moment] = tensor.to(parameter.device)
-        _set_streams(found.tensors["random"])
-        self.history = found.values["history"]
-        self._loss, self._tokens = found.values["loss"], found.values["tokens"]
-        self.step = self._saved = found.step
-        events.text(f"continues after step {self.step} of {self.schedule.steps}")
+            self._keeper.forget()
+        elif self._keeper.restore(found.values["keeper"]):
+            self._take_up(found)
+            events.text(f"continues after step {self.step} of {self.schedule.steps}")
+        else:
+            events.text("the best weights so far are damaged: begins again from the first step")
+            self._keeper.forget()
+            self._forget()
 
-    def finish(self) -> None:
-        """Take the steps that remain."""
-        schedule = self.schedule
-        events.text(
-            f"{schedule.steps:,} steps of {self._spec.global_batch} rows, "
-            f"{schedule.epochs:.2f} epochs"
-        )
-        began, spoke, tokens = time.monotonic(), 0.0, 0
-        first = self.step
-        self._loaded.model.train()
-        while self.step < schedule.steps:
-            tokens += self._advance()
-            if time.monotonic() - spoke >= _PROGRESS_SECONDS or self.step == schedule.steps:
-                spoke = time.monotonic()
-                events.progress(self.step, schedule.steps, "step")
-        seconds = time.monotonic() - began
-        if self.step > first:
-            events.text(
-                f"{self.step - first:,} steps in {seconds:.1f} s, {tokens / seconds:,.0f} tokens/s"
+    def finish(self) -> int:
+        """Take the steps that remain; return the step whose weights are the result.
+
+        Raises:
+            ConfigError: The training diverges, or the memory does not suffice.
+            Interrupted: Asked to stop; a checkpoint is saved.
+        """
+        if not self._passes.rows:
+            rows = [*self._rows, *self._dev]
+            share = -(-self.schedule.batch // self._team.size)
+            self._passes.rows = memory.rows_of_a_pass(
+                self._loaded, self._spec, rows, share, self._team
             )
+        self._meter = Meter(self._loaded.device, self._team)
+        self._last_save, first, spoke = self._clock(), self.step, 0.0
+        self._loaded.model.train()
+        if self._owes_report():
+            self._between(self._report)
+        while not self._ended():
+            self._advance()
+            if time.monotonic() - spoke >= _PROGRESS_SECONDS or self._ended():
+                spoke = time.monotonic()
+                events.progress(self.step, self.schedule.steps, "step")
+        if self.step > first:
+            self._meter.say(self.step - first)
         self._loaded.model.train(False)
+        return self._keeper.take(self.step, self._parameters)
 
-    def _advance(self) -> int:
-        """Take one step; return the tokens it read."""
-        streams = _streams(self._loaded.device)
-        chosen = [self._rows[i] for i in self.schedule.examples(self.step)]
+    def _ended(self) -> bool:
+        return self.step == self.schedule.steps or self._keeper.done
+
+    def _advance(self) -> None:
+        self._between(self._take_step)
+        if self._owes_report():
+            self._between(self._report)
+        self._checkpoint()
+
+    def _between(self, work: Callable[[], None]) -> None:
+        """Do what is given up on request: the state before it is then saved."""
+        before = streams.states(self._loaded.device)
         try:
-            self._update(chosen)
+            work()
         except Interrupted:
-            self._save(streams)
-            raise
+            self._save(before)
+            raise Interrupted(
+                f"interrupted after step {self.step}; run again to continue."
+            ) from None
+
+    def _take_step(self) -> None:
+        chosen = [self._rows[i] for i in self.schedule.examples(self.step)]
+        rate = learning_rate(self.step, self.schedule.steps, self._spec)
+        self._optimizer.forget_gradients()
+        with memory.sufficing(self._passes.rows):
+            loss = self._passes.backward(chosen)
+            if self.step == 0:
+                inspection.gradients(self._parameters)
+            norm = self._optimizer.clip()
+            tokens = scored(chosen)
+            last = self.step + 1 == self.schedule.steps
+            self._refuse(self._guard.look(loss / tokens, norm, last))
+            self._optimizer.step(rate)
+        read = sum(len(row.input_ids) for row in chosen)
+        self.curve.add(loss, tokens, norm, read)
+        self._meter.read(read)
         self.step += 1
-        last = self.step == self.schedule.steps
-        keep = last or self.step % self._spec.checkpoint_steps == 0
-        if keep or self.step % _METRIC_STEPS == 0:
-            self._report(keep)
-        if keep:
-            self._save(_streams(self._loaded.device))
-        return sum(len(row.input_ids) for row in chosen)
 
-    def _update(self, chosen: list[Example]) -> None:
-        tokens = scored(chosen)
-        loss = 0.0
-        size = self._spec.micro_batch or len(chosen)
-        self._optimizer.zero_grad(set_to_none=True)
-        for start in range(0, len(chosen), size):
-            if self._stop.asked:
-                raise Interrupted(f"interrupted after step {self.step}; run again to continue.")
-            with within_memory("micro_batch, max_prompt_tokens or max_answer_tokens"):
-                part = summed_loss(self._loaded, *collate(chosen[start : start + size]))
-                torch.autograd.backward(part / tokens)
-            loss += part.item()
-        gradients = [p.grad for p in self._parameters.values() if p.grad is not None]
-        norm = torch.nn.utils.get_total_norm(gradients)
-        self._check(loss / tokens, float(norm))
-        if self._spec.clip:
-            torch.nn.utils.clip_grads_with_norm_(self._parameters.values(), self._spec.clip, norm)
-        for group in self._optimizer.param_groups:
-            group["lr"] = self._rate(self.step)
-        self._optimizer.step()
-        self._loss, self._tokens = self._loss + loss, self._tokens + tokens
-
-    def _check(self, loss: float, norm: float) -> None:
-        if math.isfinite(loss) and math.isfinite(norm):
+    def _refuse(self, trouble: str) -> None:
+        if not trouble:
             return
+        kept = f"step-{self._saved:06d}" if self._saved >= 0 else "none"
+        precise = self._loaded.dtype == torch.float32
         raise ConfigError(
-            f"step {self.step + 1}: training diverges (loss {loss}, gradient norm {norm}, "
-            f"learning_rate {self._spec.learning_rate}, {self._loaded.dtype}). "
-            "Lower learning_rate, or set precision to float32."
+            f"step {self.step + 1}: training diverges ({trouble}; learning_rate "
+            f"{self._spec.learning_rate:g}, {self._loaded.dtype}). The last good checkpoint: {kept}, in "
+            f"{self._work}. Lower learning_rate{'' if precise else ', or set precision to float32'}."
         )
 
-    def _rate(self, step: int) -> float:
-        return learning_rate(step, self.schedule.steps, self._spec)
+    def _is_due(self) -> bool:
+        """Say whether this is a step at which the held-out loss is measured and a checkpoint written."""
+        last = self.step == self.schedule.steps
+        return last or self.step % self._spec.checkpoint_steps == 0
 
-    def _report(self, keep: bool) -> None:
-        point = {"loss": self._loss / self._tokens, "learning_rate": self._rate(self.step - 1)}
-        if keep and self._dev:
-            point["dev_loss"] = self._dev_loss()
-        self._loss, self._tokens = 0.0, 0
-        self.history.append({"step": self.step, **point})
-        events.metric(self.step, **point)
+    def _owes_report(self) -> bool:
+        due = self.step > 0 and (self._is_due() or self.step % _METRIC_STEPS == 0)
+        return due and self.curve.last < self.step
 
-    @torch.no_grad()
-    def _dev_loss(self) -> float:
-        """Return the mean loss over the answer tokens of the held-out rows."""
-        self._loaded.model.train(False)
-        size = self._spec.micro_batch or self._spec.global_batch
-        rows = sorted(self._dev, key=lambda row: -len(row.input_ids))
-        parts = (rows[i : i + size] for i in range(0, len(rows), size))
-        loss = sum(summed_loss(self._loaded, *collate(part)).item() for part in parts)
-        self._loaded.model.train()
-        return loss / scored(rows)
+    def _report(self) -> None:
+        rate = learning_rate(self.step - 1, self.schedule.steps, self._spec)
+        point = self.curve.point(rate)
+        if self._dev and self._is_due():
+            point["dev_loss"] = self._passes.loss(self._dev) / scored(self._dev)
+            if not math.isfinite(point["dev_loss"]):
+                self._refuse(f"the held-out loss is {point['dev_loss']:g}")
+            self._keeper.measured(self.step, point["dev_loss"], self._parameters)
+        self.curve.close(self.step, point)
+        events.metric(self.step, **point, **self._meter.rates())
 
-    def _save(self, streams: dict[str, torch.Tensor]) -> None:
+    def _checkpoint(self) -> None:
+        """Save if it is time by steps or by the clock."""
+        minutes = self._spec.checkpoint_minutes
+        late = minutes > 0 and self._clock() - self._last_save >= 60 * minutes
+        # each process has a clock of its own
+        late = minutes > 0 and self._team.agree(late)
+        if self._is_due() or late or self._keeper.done or self._postponed:
+            self._save(streams.states(self._loaded.device))
+
+    def _save(self, random: dict[str, torch.Tensor]) -> None:
         if self._saved == self.step:
             return
-        moments = {
-            f"{name}/{moment}": value
-            for name, parameter in self._parameters.items()
-            for moment, value in self._optimizer.state[parameter].items()
+        self._postponed = self._guard.suspects
+        if self._postponed:
+            return
+        tensors = {
+            "weights": dict(self._parameters),
+            "optimizer": self._optimizer.moments(),
+            "random": random,
         }
-        values = {"history": self.history, "loss": self._loss, "tokens": self._tokens}
-        tensors = {"weights": dict(self._parameters), "optimizer": moments, "random": streams}
-        checkpoint.save(self._work, Checkpoint(self.step, self._job, tensors, values))
-        self._saved = self.step
+        state = Checkpoint(self.step, self._job, tensors, self._values())
+        checkpoint.save(self._work, state, self._team)
+        self._saved, self._last_save = self.step, self._clock()
 
+    def _values(self) -> dict[str, Any]:
+        return {
+            "curve": self.curve.state(),
+            "rows": self._passes.rows,
+            "guard": self._guard.state(),
+            "keeper": self._keeper.state(),
+        }
 
-def _optimizer(parameters: list[torch.nn.Parameter], spec: TrainSpec) -> torch.optim.AdamW:
-    """Decay matrices only: shrinking norms and biases towards 0 has no use."""
-    groups = [
-        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": spec.weight_decay},
-        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(groups, lr=spec.learning_rate, fused=True)
+    def _take_up(self, found: Found) -> None:
+        for name, parameter in self._parameters.items():
+            found.read("weights", name, into=parameter)
+        self._optimizer.restore(found)
+        if found.random:
+            streams.restore(found.random, self._loaded.device)
+        self.curve.restore(found.values["curve"])
+        self._passes.rows = found.values["rows"]
+        self._guard.restore(found.values["guard"])
+        self.step = self._saved = found.step
 
-
-def _make_deterministic(device: torch.device, seed: int) -> None:
-    torch.manual_seed(seed)
-    if device.type == "cuda":
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-        torch.use_deterministic_algorithms(True, warn_only=True)
-
-
-def _streams(device: torch.device) -> dict[str, torch.Tensor]:
-    """Return the state of torch's random streams, on which dropout depends."""
-    streams = {"cpu": torch.get_rng_state()}
-    if device.type == "cuda":
-        streams["cuda"] = torch.cuda.get_rng_state(device)
-    return streams
-
-
-def _set_streams(streams: dict[str, torch.Tensor]) -> None:
-    torch.set_rng_state(streams["cpu"])
-    if "cuda" in streams:
-        torch.cuda.set_rng_state(streams["cuda"])
+    def _forget(self) -> None:
+        if self._team.local_rank == 0:
+            for path in self._work.glob("step-*"):
+                shutil.rmtree(path, ignore_errors=not self._team.alone)
+        self._team.wait()
