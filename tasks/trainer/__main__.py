@@ -1,9 +1,18 @@
-"""`python -m trainer train|predict|serve|lengths --job job.json [--watch-stdin]`.
+"""`python -m trainer ACTION --job job.json [--watch-stdin]`.
+
+    train      tune a base model on rows; also in several processes, under torchrun
+    predict    answer the rows of a split
+    serve      answer over HTTP
+    lengths    measure the rows in tokens
+    merge      adapters into weights: a model of its own
+    adopt      take over an adapter in ChatGLM's own layout
+    export     write one of ours in that layout
 
 The job is read, and the files that it names are checked against their records, before torch is imported:
 a mistake costs a second. Measuring lengths does without torch altogether.
 The exit code says how it went (`job.py`): 0 done, 64 the job cannot work, 65 a record is malformed,
 75 interrupted after saving, 1 a defect, with its traceback. The last line of 64, 65 and 75 is `[error]`.
+Of several processes the one that failed prints that line; the others end with 76 (`team.py`).
 """
 
 from __future__ import annotations
@@ -16,9 +25,10 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
-from . import events, families, stopping, verification
-from .errors import ConfigError, TrainerError
+from . import events, orders, stopping, verification
+from .errors import TrainerError
 from .job import EXIT_CONFIG, Job
+from .team import PeerLost, Team, hush
 
 # What an operator can set right, as opposed to a defect of this program.
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -27,10 +37,11 @@ _CLOSED = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST}
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one job; return the exit code."""
+    hush()
     parser = argparse.ArgumentParser(
-        prog="trainer", description="Train, predict, serve or measure."
+        prog="trainer", description="Train, answer, measure, merge and exchange models."
     )
-    parser.add_argument("action", choices=("train", "predict", "serve", "lengths"))
+    parser.add_argument("action", choices=orders.ACTIONS)
     parser.add_argument("--job", type=Path, required=True, help="the order, a JSON file")
     parser.add_argument(
         "--watch-stdin",
@@ -39,8 +50,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     asked = parser.parse_args(arguments)
     try:
-        job = _read(asked.job, asked.action)
+        job = orders.read(asked.job, asked.action)
         _run(job, asked.watch_stdin)
+    except PeerLost as error:
+        events.text(str(error))  # the last [error] line stays that of the process that failed
+        return error.exit_code
     except TrainerError as error:
         events.error(str(error))
         return error.exit_code
@@ -53,26 +67,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         return EXIT_CONFIG
     return 0
-
-
-def _read(path: Path, action: str) -> Job:
-    try:
-        job = Job.read(path)
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-        raise ConfigError(f"{path}: not a job ({type(error).__name__}: {error}).") from error
-    if job.action != action:
-        raise ConfigError(f"{path}: action: the job says {job.action!r} (asked for {action!r}).")
-    if action in ("train", "lengths") and job.tuned:
-        raise ConfigError(f"{path}: tuned: only a base model is trained (found {job.tuned!r}).")
-    needed = ["base"] if action == "serve" else ["base", "data", "out", "work"]
-    for name in dict.fromkeys([*needed, "data", "tuned"]):
-        place = getattr(job, name)
-        if name in needed and not place:
-            raise ConfigError(f"{path}: {name}: is empty. Name a directory.")
-        if place and name not in ("out", "work") and not Path(place).is_dir():
-            raise ConfigError(f"{path}: {name}: no such directory (found {place!r}). Name another.")
-    families.load(job.family)
-    return job
 
 
 def _run(job: Job, watch: bool) -> None:
@@ -99,15 +93,29 @@ def _run_model(job: Job, stop: stopping.Stop) -> None:
     if job.action == "train":
         from .loop import train
 
-        train(job, stop)
+        with Team.join() as team:
+            train(job, stop, team)
     elif job.action == "predict":
         from .predict import predict
 
         predict(job, stop)
-    else:
+    elif job.action == "serve":
         from . import serve
 
         serve.run(job)
+    else:
+        _run_files(job, stop)
+
+
+def _run_files(job: Job, stop: stopping.Stop) -> None:
+    if job.action == "merge":
+        from . import merging
+
+        merging.merge(job, stop)
+    else:
+        from . import exchange
+
+        {"adopt": exchange.adopt, "export": exchange.export}[job.action](job)
 
 
 def _settle(job: Job) -> None:
