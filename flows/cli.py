@@ -23,8 +23,8 @@ from pydantic import BaseModel
 
 from flows import knobs, servers
 from tasks import preflight, publishing, steps, store
-from tasks.artifacts import Artifact, FinetuneResult
-from tasks.config import FinetuneConfig
+from tasks.artifacts import Artifact, EvaluateResult, FinetuneResult
+from tasks.config import EvaluateConfig, FinetuneConfig
 from tasks.errors import ConfigError, PipelineError
 from tasks.reports import terminal
 
@@ -72,22 +72,23 @@ def read(arguments: list[str]) -> Command:
     return command
 
 
-def deployments() -> dict[str, dict[str, Any]]:
-    """Return the parameters of each deployment of `prefect.yaml`, by name."""
+def deployments(flow: str) -> dict[str, dict[str, Any]]:
+    """Return the parameters of each deployment of a flow in `prefect.yaml`, by name."""
     text = (store.PROJECT / "prefect.yaml").read_text(encoding="utf-8")
     return {
         deployment["name"]: deployment.get("parameters") or {}
         for deployment in yaml.safe_load(text)["deployments"]
+        if deployment["entrypoint"].split(".")[-2] == flow
     }
 
 
-def configure(command: Command, model: type[BaseModel]) -> BaseModel:
+def configure(command: Command, flow: str, model: type[BaseModel]) -> BaseModel:
     """Return the configuration: defaults, under a deployment, under single knobs.
 
     Raises:
         ConfigError: The deployment or a knob does not exist, or a value cannot be.
     """
-    known, values = deployments(), {}
+    known, values = deployments(flow), {}
     if command.deployment:
         if command.deployment not in known:
             raise ConfigError(
@@ -106,7 +107,8 @@ def usage(flow: Flow[Any, Any], model: type[BaseModel]) -> str:
         "",
         f"  python -m flows.{flow.name} [DEPLOYMENT] [--knob VALUE]... [--dry-run] [--refresh STEP]",
         "",
-        "  DEPLOYMENT      a name from prefect.yaml: " + ", ".join(deployments()),
+        "  DEPLOYMENT      a name from prefect.yaml: "
+        + (", ".join(deployments(flow.name)) or "none"),
         "  --dry-run       print which step would run and why; run nothing",
         "  --refresh STEP  run this step again although its result is known; may be repeated",
     ]
@@ -125,7 +127,7 @@ def _shown(value: Any) -> str:
     return ",".join(map(str, value)) if isinstance(value, list | tuple) else repr(value)
 
 
-def main(flow: Flow[Any, Any], model: type[FinetuneConfig]) -> None:
+def main(flow: Flow[Any, Any], model: type[BaseModel]) -> None:
     """Run a flow from the command line; exit with 0 only when it came to its end."""
     signal.signal(
         signal.SIGTERM, signal.default_int_handler
@@ -135,9 +137,9 @@ def main(flow: Flow[Any, Any], model: type[FinetuneConfig]) -> None:
         if command.help:
             terminal.show(usage(flow, model))
             return
-        config = configure(command, model)
+        config = configure(command, flow.name, model)
         _refresh(command.refresh)
-        preflight.check(config)  # type: ignore[arg-type]  # build() returns what it was given
+        _check(config)
         if command.dry_run:
             plan(flow, config)
             return
@@ -149,6 +151,14 @@ def main(flow: Flow[Any, Any], model: type[FinetuneConfig]) -> None:
         terminal.show("stopped: finished steps and checkpoints are kept; run it again to go on")
         raise SystemExit(EXIT_STOPPED) from None
     terminal.show(*shown)
+
+
+def _check(config: BaseModel) -> None:
+    """Say what cannot work before a server is started for it."""
+    if isinstance(config, FinetuneConfig):
+        preflight.check(config)
+    elif isinstance(config, EvaluateConfig):
+        preflight.check_evaluation(config)
 
 
 def _refused(reason: PipelineError) -> int:
@@ -173,10 +183,13 @@ def plan(flow: Flow[Any, Any], config: BaseModel) -> None:
     terminal.show(terminal.steps_table(made.lines))
 
 
-def run(flow: Flow[Any, Any], config: BaseModel) -> FinetuneResult:
+Result = FinetuneResult | EvaluateResult | str
+
+
+def run(flow: Flow[Any, Any], config: BaseModel) -> Result:
     """Run the flow, showing a line as each step ends."""
     with quiet(), steps.noting(lambda line: terminal.show(terminal.step_line(line))):
-        return cast(FinetuneResult, flow(config))
+        return cast(Result, flow(config))
 
 
 @contextmanager
@@ -235,11 +248,18 @@ def server() -> str:
     return url
 
 
-def summary(result: FinetuneResult) -> list[Any]:
+def summary(result: Result) -> list[Any]:
     """Return the last screen: scores, one prompt before and after, where to look next."""
+    if isinstance(result, str):
+        return [terminal.next_steps([f"model    {result}"])]
+    table = terminal.score_table(result.scores, result.verdict)
+    if isinstance(result, EvaluateResult):
+        report = f"report   {_where(result.report)}/{publishing.REPORT}" if result.report else ""
+        lines = [f"answers  {_where(result.answers['tuned'])}", report]
+        return [table, "", terminal.next_steps([line for line in lines if line])]
     row = _telling(result)
     return [
-        terminal.score_table(result.scores, result.verdict),
+        table,
         "",
         terminal.answers(row.prompt, row.reference, row.base, row.tuned),
         "",

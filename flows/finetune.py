@@ -45,7 +45,14 @@ def finetune(config: FinetuneConfig = FinetuneConfig()) -> FinetuneResult:
 
     answers = {
         "tuned": predict(model, data, config.decode, on=config.compute, system="tuned"),
-        "base": predict(base, data, config.decode, on=config.compute, system="base"),
+        "base": predict(
+            base,
+            data,
+            config.decode,
+            on=config.compute,
+            system="base",
+            weights=config.train.weights,
+        ),
     }
     answers |= {name: imitate(data, name, config.decode) for name in BASELINES}
     if champion := registry.incumbent(config.name, model):

@@ -17,8 +17,8 @@ from pydantic import BaseModel, ConfigDict, model_validator
 
 from tasks import store
 
-Kind = Literal["base", "lora", "full"]
-"""What the files of a `Model` are: a base model, adapters for one, or all weights anew."""
+Kind = Literal["base", "lora", "qlora", "prefix", "full"]
+"""What the files of a `Model` are: a base model, adapters or a prefix for one, or all weights anew."""
 
 
 class Artifact(BaseModel):
@@ -143,6 +143,8 @@ class Interval(BaseModel):
 
 SUMMARY = "summary.json"
 """Beside the scores of each row: what they mean, and all measures of the whole."""
+SLICES = "slices.json"
+"""Beside them: the numbers of the rows of each slice, the same for every system that answered them."""
 
 
 class Scores(Artifact):
@@ -150,6 +152,8 @@ class Scores(Artifact):
 
     protocol: str
     """Id of the metric, with segmenter and versions."""
+    dataset: str
+    """Digest of the dataset whose prompts were answered."""
     rows: int
     empty: int
     """Answers that were empty; they score 0."""
@@ -173,6 +177,8 @@ class Comparison(BaseModel):
     metric: str
     difference: Interval
     """New minus rival, percentage points."""
+    p: float | None = None
+    """How likely it is by chance, against what a rule asks for, 0 to 1 (sign-flip test, two-sided)."""
 
 
 class Verdict(Artifact):
@@ -251,3 +257,16 @@ class FinetuneResult:
     report: Report | None
     """None when it could not be written."""
     endpoint: Endpoint | None
+
+
+@dataclass(frozen=True)
+class EvaluateResult:
+    """Everything that one evaluation came to."""
+
+    answers: dict[str, Predictions]
+    """By system: `tuned` is the subject, `against` whom it is compared with, and the baselines."""
+    scores: dict[str, Scores]
+    """By the same systems."""
+    verdict: Verdict
+    report: Report | None
+    """None when it could not be written."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from tasks import store
@@ -43,6 +43,42 @@ _BY = "bleu_4"
 _ENOUGH = 30
 
 
+def evaluation(
+    data: Dataset,
+    answers: Mapping[str, Predictions],
+    scores: Mapping[str, Scores],
+    verdict: Verdict,
+    config: MetricsConfig,
+) -> shown.RunReport:
+    """Return what a page shows of answers and their scores, wherever they came from."""
+    said = {name: read(given, "predictions.jsonl") for name, given in answers.items()}
+    rows = {name: read(given, "scores.jsonl") for name, given in scores.items()}
+    rival = next((name for name in ("base", "champion", "against") if name in rows), None)
+    beside = rows[rival] if rival else rows["tuned"]
+    return shown.RunReport(
+        run=shown.Run(name="evaluation", rows=data.records),
+        verdict=shown.Decision(verdict.outcome, verdict.reasons),
+        scores=_board(scores, said, verdict, config),
+        slices=_slices(said["tuned"], rows["tuned"], config),
+        spreads=[
+            shown.Spread(metric, [r[metric] for r in rows["tuned"]], [r[metric] for r in beside])
+            for metric in scores["tuned"].metrics
+            if rival == "base"
+        ],
+        answers=chosen(_answered(said, rows), by=_BY, seed=config.seed),
+        data=_account(Ledger.read(store.resolve(data.uri))),
+        lineage=shown.Lineage(
+            digests={
+                "dataset": data.digest,
+                "answers": answers["tuned"].digest,
+                "scores": scores["tuned"].digest,
+                "verdict": verdict.digest,
+            },
+            seeds={"bootstrap": config.seed},
+        ),
+    )
+
+
 def run_report(
     data: Dataset,
     model: Model,
@@ -53,10 +89,16 @@ def run_report(
     config: FinetuneConfig,
 ) -> shown.RunReport:
     """Return what the page of a run shows."""
-    said = {name: read(given, "predictions.jsonl") for name, given in answers.items()}
-    rows = {name: read(given, "scores.jsonl") for name, given in scores.items()}
+    page = evaluation(data, answers, scores, verdict, config.metrics)
     spec = _flat(asdict(config.train))
-    return shown.RunReport(
+    facts = store.record(model.uri)["made"]
+    trained = {
+        "dataset": data.digest,
+        "base model": model.foundation.digest,
+        "model": model.digest,
+    }
+    return replace(
+        page,
         run=shown.Run(
             name=entry.name,
             version=str(entry.version),
@@ -65,32 +107,13 @@ def run_report(
             rows=data.records,
         ),
         verdict=shown.Decision(verdict.outcome, verdict.reasons, _override(verdict, config)),
-        scores=_board(scores, said, verdict, config.metrics, rows),
         training=shown.Training(points(model)),
-        slices=_slices(said["tuned"], rows["tuned"], config.metrics),
-        spreads=[
-            shown.Spread(
-                metric,
-                [row[metric] for row in rows["tuned"]],
-                [row[metric] for row in rows["base"]],
-            )
-            for metric in scores["tuned"].metrics
-        ],
-        answers=chosen(_answered(said, rows), by=_BY, seed=config.metrics.seed),
-        data=_account(Ledger.read(store.resolve(data.uri))),
         lineage=shown.Lineage(
-            digests={
-                "dataset": data.digest,
-                "base model": model.foundation.digest,
-                "model": model.digest,
-                "answers": answers["tuned"].digest,
-                "scores": scores["tuned"].digest,
-                "verdict": verdict.digest,
-            },
+            digests={**trained, **(page.lineage.digests if page.lineage else {})},
             base_revision=config.base.uri,
             spec=spec,
             seeds={"training": config.train.seed, "bootstrap": config.metrics.seed},
-            versions=store.record(model.uri)["made"]["versions"],
+            versions=facts["versions"],
         ),
         repeat=command(config),
     )
@@ -127,7 +150,6 @@ def _board(
     said: Mapping[str, list[dict[str, Any]]],
     verdict: Verdict,
     config: MetricsConfig,
-    rows: Mapping[str, list[dict[str, float]]],
 ) -> shown.Scoreboard:
     order = [name for name in shown.TITLES if name in scores]
     systems = []
@@ -143,16 +165,7 @@ def _board(
     summary = store.resolve(scores["tuned"].uri) / SUMMARY
     warning = json.loads(summary.read_text(encoding="utf-8"))["details"]["width_warning"]
     differences = [
-        shown.Difference(
-            one.rival,
-            one.metric,
-            one.difference,
-            statistics.sign_flip(
-                [row[one.metric] for row in rows["tuned"]],
-                [row[one.metric] for row in rows[one.rival]],
-                seed=config.seed,
-            ),
-        )
+        shown.Difference(one.rival, one.metric, one.difference, one.p)
         for one in verdict.comparisons
     ]
     return shown.Scoreboard(
@@ -191,7 +204,7 @@ def _interval(values: Sequence[float], config: MetricsConfig) -> Interval:
 def _answered(
     said: Mapping[str, list[dict[str, Any]]], rows: Mapping[str, list[dict[str, float]]]
 ) -> list[shown.Answered]:
-    systems = [name for name in ("base", "champion", "tuned") if name in said]
+    systems = [name for name in ("base", "champion", "against", "tuned") if name in said]
     prompts = [row["prompt"][-1]["content"] for row in said["tuned"]]
     against = faithfulness.contradicted(prompts, [row["prediction"] for row in said["tuned"]]) or []
     found = []

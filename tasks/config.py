@@ -239,13 +239,17 @@ class JudgeConfig(Section):
         "random",
         "retrieval",
     ]
-    """Rivals whose scores the new model must exceed, outside the interval of the difference."""
+    """Rivals whose scores the new model must exceed: interval of the difference and sign-flip test must agree."""
     metrics: list[Literal["rouge_1", "rouge_2", "rouge_l", "bleu_4"]] = ["rouge_2", "bleu_4"]
     """Scores that are compared with the rivals."""
+    floors: dict[Literal["rouge_1", "rouge_2", "rouge_l", "bleu_4"], float] = {}
+    """Least means by score, percent, such as {rouge_2: 7.0}; the whole interval must lie above."""
     min_rows: Annotated[int, Field(ge=1)] = 50
     """Fewer answered rows than this leave the verdict inconclusive."""
     champion_margin: Annotated[float, Field(ge=0)] = 0.5
     """Percentage points by which the new model may be worse than the champion of its name."""
+    slice_margin: Annotated[float, Field(ge=-1)] = 5.0
+    """Points by which the worst slice may fall behind the champion, or the base; -1 asks nothing of slices."""
     max_empty: Annotated[float, Field(ge=0, le=1)] = 0.02
     """Largest tolerated share of empty answers, 0 to 1."""
 
@@ -259,7 +263,11 @@ class LocalConfig(Section):
     kind: Literal["local"] = "local"
     """Which place this is."""
     threads: Annotated[int, Field(ge=0)] = 0
-    """CPU threads; 0 takes all cores."""
+    """CPU threads of each process; 0 takes all cores."""
+    processes: Annotated[int, Field(ge=1)] = 1
+    """Processes that train together, one for each GPU; the result is that of one, up to rounding."""
+    shard: bool = False
+    """Spread weights and optimizer over the processes (FSDP2), for models that one GPU cannot train."""
     timeout_minutes: Annotated[float, Field(gt=0)] = 720.0
     """A job that runs longer than so many minutes is stopped, after its checkpoint."""
 
@@ -308,3 +316,112 @@ class FinetuneConfig(Section):
     """Where training and prediction run; never a reason to train again."""
     serving: ServingConfig = ServingConfig()
     """Whether and how the tuned model is served."""
+
+
+class RegisteredConfig(Section):
+    """A model that an earlier run registered."""
+
+    model_config = ConfigDict(title="A registered model", extra="ignore")
+
+    kind: Literal["registered"] = "registered"
+    """Where the answers come from."""
+    name: str = "sample"
+    """The line of models."""
+    version: Annotated[int, Field(ge=0)] = 0
+    """Its version; 0 is the champion."""
+
+
+class ModelConfig(Section):
+    """A base model, or what was tuned on it."""
+
+    model_config = ConfigDict(title="A model", extra="ignore")
+
+    kind: Literal["model"] = "model"
+    """Where the answers come from."""
+    base: BaseConfig = BaseConfig()
+    """The base model."""
+    tuned: str = ""
+    """Folder of what was tuned on it, with its model.json; empty asks the base itself."""
+
+
+class EndpointConfig(Section):
+    """A server that speaks OpenAI's chat completions."""
+
+    model_config = ConfigDict(title="An endpoint", extra="ignore")
+
+    kind: Literal["endpoint"] = "endpoint"
+    """Where the answers come from."""
+    url: str = "http://127.0.0.1:8000"
+    """Address of the server, without /v1; a key is taken from the environment, FINETUNE_ENDPOINT_KEY."""
+    model: str = ""
+    """Name of the model there; empty takes the first that it lists."""
+    seconds: Annotated[float, Field(gt=0)] = 120.0
+    """Time for one answer."""
+
+
+class AnswersConfig(Section):
+    """A file of answers, one JSON object a line, in the order of the held-out rows."""
+
+    model_config = ConfigDict(title="A file of answers", extra="ignore")
+
+    kind: Literal["answers"] = "answers"
+    """Where the answers come from."""
+    path: str = ""
+    """Our predictions.jsonl, or generated_predictions.txt with labels and predict."""
+
+
+class NobodyConfig(Section):
+    """No second system."""
+
+    model_config = ConfigDict(title="Nobody", extra="ignore")
+
+    kind: Literal["nobody"] = "nobody"
+    """Where the answers come from."""
+
+
+Subject = RegisteredConfig | ModelConfig | EndpointConfig | AnswersConfig
+
+
+class EvaluateConfig(Section):
+    """Scores of any system on any rows, alone or against another one."""
+
+    model_config = ConfigDict(title="Evaluation")
+
+    source: SourceConfig = SourceConfig()
+    """Where the rows come from."""
+    data: DataConfig = DataConfig()
+    """How rows become prompts and references."""
+    store: StoreConfig = StoreConfig()
+    """Where finished artifacts are kept."""
+    subject: Subject = RegisteredConfig()
+    """Who is scored."""
+    against: NobodyConfig | RegisteredConfig | ModelConfig | EndpointConfig | AnswersConfig = (
+        NobodyConfig()
+    )
+    """Whom it is compared with, row by row, as with a champion."""
+    decode: DecodeSpec = DecodeSpec()
+    """Everything that decides what a model answers."""
+    metrics: MetricsConfig = MetricsConfig()
+    """How answers are scored."""
+    judge: JudgeConfig = JudgeConfig()
+    """When the subject counts as good."""
+    compute: LocalConfig = LocalConfig()
+    """Where models answer."""
+
+
+ExportForm = Literal["merged", "adapter", "chatglm"]
+
+
+class ExportConfig(Section):
+    """A model in a folder of its own, for other programs."""
+
+    model_config = ConfigDict(title="Export")
+
+    subject: RegisteredConfig | ModelConfig = RegisteredConfig()
+    """Which model."""
+    form: ExportForm = "merged"
+    """merged: adapters become weights that any program loads; adapter: peft's layout; chatglm: ChatGLM's own."""
+    to: str = "exported"
+    """The folder; it must be new or empty."""
+    compute: LocalConfig = LocalConfig()
+    """Where it is made."""

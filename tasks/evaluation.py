@@ -8,13 +8,15 @@ business: a changed metric never generates again.
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import orjson
 
-from tasks import baselines, store
+from tasks import baselines, judging, store
 from tasks.artifacts import (
+    SLICES,
     SUMMARY,
     Comparison,
     Dataset,
@@ -24,14 +26,14 @@ from tasks.artifacts import (
     Verdict,
     read,
 )
+from tasks.comparing import by_row
 from tasks.config import JudgeConfig, MetricsConfig
 from tasks.errors import DataError
 from tasks.metrics import faithfulness, protocol, statistics
+from tasks.metrics.slices import slices
 from tasks.provenance import made
 from tasks.steps import step
 from tasks.trainer.job import DecodeSpec
-
-Outcome = Literal["pass", "fail", "inconclusive"]
 
 _PAUSES = (2, 8, 32, 60)
 """Seconds before another try, when the store of the answers is in a bucket that does not answer."""
@@ -117,11 +119,14 @@ def score(answers: Predictions, config: MetricsConfig, system: str) -> Scores:
     with store.scratch(root) as out:
         _write(out / "scores.jsonl", scored)
         (out / SUMMARY).write_text(json.dumps(summary, indent=2, ensure_ascii=False))
+        members = slices(prompts, references)
+        (out / SLICES).write_text(json.dumps(members, ensure_ascii=False), encoding="utf-8")
         uri, digest = store.commit(out, root, "scores", made("score", answers, config))
     return Scores(
         uri=uri,
         digest=digest,
         protocol=measure.id,
+        dataset=answers.dataset,
         rows=len(rows),
         empty=sum(not text.strip() for text in predictions),
         metrics=intervals,
@@ -134,103 +139,99 @@ def _interval(values: list[float], config: MetricsConfig) -> Interval:
     return Interval(mean=mean, low=low, high=high)
 
 
-@step(sources=_READING, retries=4, wait_seconds=_PAUSES)
+@step(
+    sources=(*_READING, "tasks/judging.py", "tasks/comparing.py"),
+    packages=("numpy",),
+    retries=4,
+    wait_seconds=_PAUSES,
+)
 def judge(scores: dict[str, Scores], config: JudgeConfig, metrics: MetricsConfig) -> Verdict:
-    """Decide whether the new model is good enough, from paired differences with each rival.
-
-    *fail* when a rule is broken for certain, *inconclusive* when the rows do not decide a rule, else
-    *pass*. Rules: every rival of `config.beats` is exceeded, the champion is not fallen short of by more than
-    the margin, enough rows were answered, few answers are empty.
+    """Decide whether the new model is good enough, from paired differences with each rival (`judging.py`).
 
     Args:
         scores: By system: `tuned` is the new model, the others are its rivals.
         config: The rules.
         metrics: Confidence, resamples and seed of the differences' intervals.
+
+    Raises:
+        DataError: The systems did not answer the same rows, or were not scored alike.
     """
-    mine = read(scores["tuned"], "scores.jsonl")
-    comparisons = [
-        _compare(name, metric, mine, read(rival, "scores.jsonl"), metrics)
-        for name, rival in sorted(scores.items())
-        if name != "tuned"
-        for metric in config.metrics
-    ]
-    broken, open_ = _rules(scores["tuned"], comparisons, config)
-    outcome: Outcome = "fail" if broken else "inconclusive" if open_ else "pass"
-    reasons = tuple(broken or open_ or _praise(comparisons, config))
+    rules = _rules(config, metrics)
+    scored = _scored(scores)
+    whole = judging.differences(scored, rules)
+    parts = judging.by_slice(scored, _slices(scores["tuned"]), rules)
+    tuned = scores["tuned"]
+    outcome, findings = judging.decide(scored["tuned"], tuned.empty, whole, parts, rules)
     evidence = {
         "outcome": outcome,
-        "reasons": reasons,
-        "comparisons": [comparison.model_dump() for comparison in comparisons],
+        "protocol": tuned.protocol,
+        "rules": asdict(rules),
+        "findings": [asdict(finding) for finding in findings],
+        "differences": [asdict(one) for one in whole],
+        "slices": [asdict(one) for one in parts],
     }
-    root = store.root_of(scores["tuned"].uri)
+    root = store.root_of(tuned.uri)
     with store.scratch(root) as out:
         text = json.dumps(evidence, indent=2, ensure_ascii=False)
         (out / "verdict.json").write_text(text, encoding="utf-8")
         facts = made("judge", *scores.values(), config, metrics)
         uri, digest = store.commit(out, root, "verdicts", facts)
+    decisive = {"fail": "broken", "inconclusive": "open", "pass": "holds"}[outcome]
+    told = [finding for finding in findings if finding.state == decisive]
+    by_weight = sorted(told, key=lambda finding: finding.rule in ("rows", "empty", "slice"))
     return Verdict(
-        uri=uri, digest=digest, outcome=outcome, reasons=reasons, comparisons=tuple(comparisons)
+        uri=uri,
+        digest=digest,
+        outcome=outcome,
+        reasons=tuple(finding.told for finding in by_weight),
+        comparisons=tuple(map(_comparison, whole)),
     )
 
 
-def _compare(
-    rival: str,
-    metric: str,
-    mine: list[dict[str, Any]],
-    theirs: list[dict[str, Any]],
-    config: MetricsConfig,
-) -> Comparison:
-    if len(mine) != len(theirs):
-        raise DataError(
-            f"{rival}: answered other rows than the new model (found {len(theirs)} and {len(mine)}). "
-            "Compare answers to the same dataset."
-        )
-    mean, low, high = statistics.paired_difference(
-        [row[metric] for row in mine],
-        [row[metric] for row in theirs],
-        config.confidence,
-        config.resamples,
-        config.seed,
-    )
-    return Comparison(
-        rival=rival, metric=metric, difference=Interval(mean=mean, low=low, high=high)
+def _rules(config: JudgeConfig, metrics: MetricsConfig) -> judging.Rules:
+    return judging.Rules(
+        beats=tuple(config.beats),
+        metrics=tuple(config.metrics),
+        floors={str(metric): floor for metric, floor in config.floors.items()},
+        champion_margin=config.champion_margin,
+        slice_margin=config.slice_margin,
+        min_rows=config.min_rows,
+        max_empty=config.max_empty,
+        confidence=metrics.confidence,
+        resamples=metrics.resamples,
+        seed=metrics.seed,
     )
 
 
-def _rules(
-    scores: Scores, comparisons: list[Comparison], config: JudgeConfig
-) -> tuple[list[str], list[str]]:
-    """Return what is broken for certain and what the rows leave open."""
-    broken: list[str] = []
-    open_: list[str] = []
-    if scores.empty > config.max_empty * scores.rows:
-        broken.append(f"{scores.empty} of {scores.rows} answers are empty")
-    if scores.rows < config.min_rows:
-        open_.append(f"{scores.rows} rows were answered, {config.min_rows} are needed")
-    for comparison in comparisons:
-        needed = _needed(comparison.rival, config)
-        if needed is None:
-            continue
-        if comparison.difference.high <= needed:
-            broken.append(f"does not beat {_difference(comparison)}")
-        elif comparison.difference.low <= needed:
-            open_.append(f"is not surely better than {_difference(comparison)}")
-    return broken, open_
+def _scored(scores: dict[str, Scores]) -> dict[str, judging.Scored]:
+    """Return the scores of each row by system and metric.
+
+    Raises:
+        DataError: The systems did not answer the same rows, or were not scored alike.
+    """
+    tuned = scores["tuned"]
+    found: dict[str, judging.Scored] = {}
+    for name, one in scores.items():
+        if one.protocol != tuned.protocol:
+            raise DataError(
+                f"{name}: scored by another protocol than the new model (found {one.protocol} and "
+                f"{tuned.protocol}). Score both alike."
+            )
+        if one.rows != tuned.rows:
+            raise DataError(
+                f"{name}: answered other rows than the new model (found {one.rows} and "
+                f"{tuned.rows}). Compare answers to the same dataset."
+            )
+        found[name] = by_row(one)
+    return found
 
 
-def _needed(rival: str, config: JudgeConfig) -> float | None:
-    """Return what the difference to a rival must exceed, in points; None when it does not matter."""
-    if rival == "champion":
-        return -config.champion_margin
-    return 0.0 if rival in config.beats else None
+def _slices(scores: Scores) -> dict[str, list[int]]:
+    path = store.resolve(scores.uri) / SLICES
+    members: dict[str, list[int]] = json.loads(path.read_text(encoding="utf-8"))
+    return members
 
 
-def _difference(comparison: Comparison) -> str:
-    by = comparison.difference
-    metric = comparison.metric.upper().replace("_", "-")
-    return f"{comparison.rival} on {metric} by {by.mean:+.1f} ({by.low:+.1f} to {by.high:+.1f})"
-
-
-def _praise(comparisons: list[Comparison], config: JudgeConfig) -> list[str]:
-    counted = [one for one in comparisons if _needed(one.rival, config) is not None]
-    return [f"beats {_difference(one)}" for one in counted] or ["no rule was broken"]
+def _comparison(one: judging.Difference) -> Comparison:
+    by = Interval(mean=one.mean, low=one.low, high=one.high)
+    return Comparison(rival=one.rival, metric=one.metric, difference=by, p=one.p)

@@ -51,7 +51,8 @@ def bring(requests: Mapping[str, sources.Request], kind: str, made: Mapping[str,
                 if len(requests) == 1 and earlier.alone and below == earlier.below:
                     return Brought(earlier.uri, earlier.digest, _within(below, earlier.names))
                 names[below] = _take(earlier, folder / below)
-        uri, digest = store.commit(folder, store.local(), kind, made)
+        arrived = {"arrived": {below: tag for below, tag in tags.items() if tag}}
+        uri, digest = store.commit(folder, store.local(), kind, {**made, **arrived})
     for below, request in requests.items():
         if tags[below]:
             note = _Earlier(uri, digest, below, names[below], len(requests) == 1)

@@ -9,8 +9,17 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from tasks import endpoints, models, sources, store
-from tasks.config import BaseConfig, FinetuneConfig, ServingConfig, StoreConfig
+from tasks import endpoints, models, registry, sources, store
+from tasks.config import (
+    AnswersConfig,
+    BaseConfig,
+    EvaluateConfig,
+    FinetuneConfig,
+    ModelConfig,
+    RegisteredConfig,
+    ServingConfig,
+    StoreConfig,
+)
 from tasks.errors import ConfigError
 from tasks.metrics import protocol
 
@@ -32,6 +41,25 @@ def check(config: FinetuneConfig) -> None:
     _store(StoreConfig(uri=store.local()), _LEAST_FREE + (7 if whole else 1) * size)
     _store(config.store, _LEAST_FREE + (size if whole else 0))
     _port(config.name, config.serving)
+    protocol.check(config.metrics.measure(), [])
+
+
+def check_evaluation(config: EvaluateConfig) -> None:
+    """Refuse an evaluation that cannot work.
+
+    Raises:
+        ConfigError: With the knob, what was found, and what to do.
+    """
+    for request in config.source.requests():
+        sources.check(request)
+    for subject in (config.subject, config.against):
+        if isinstance(subject, ModelConfig):
+            _base(subject.base)
+        elif isinstance(subject, RegisteredConfig):
+            registry.model_of(subject.name, subject.version)
+        elif isinstance(subject, AnswersConfig):
+            sources.files(subject.path or "?", ("*",), "answers.path")
+    _store(config.store, _LEAST_FREE)
     protocol.check(config.metrics.measure(), [])
 
 

@@ -30,6 +30,8 @@ class Watch:
         self._bar = Bar(doing)
         self._artifact: UUID | None = None
         self._updated = 0.0
+        self.measured: dict[str, float] = {}
+        """The last value of each metric that the job printed."""
 
     def __enter__(self) -> Self:
         self._bar.__enter__()
@@ -49,7 +51,10 @@ class Watch:
         if isinstance(event, events.Progress):
             self._bar.update(event.done, event.total, event.unit)
             self._publish(event)
-        elif text.strip():
+            return
+        if isinstance(event, events.Metric):
+            self.measured |= event.values
+        if text.strip():
             self._log.info(text)
 
     def _publish(self, event: events.Progress) -> None:

@@ -10,10 +10,14 @@ from typing import Any
 from prefect.runtime import flow_run
 from pydantic import BaseModel
 
+from tasks import store
 from tasks.artifacts import Artifact
 from tasks.config import SourceConfig
 
-_PACKAGES = ("prefect", "torch", "transformers", "peft", "jieba", "rapidfuzz")
+_PACKAGES = (
+    *("prefect", "torch", "transformers", "tokenizers", "peft", "bitsandbytes", "safetensors"),
+    *("jieba", "rapidfuzz"),
+)
 
 
 def made(step: str, *inputs: Any) -> dict[str, Any]:
@@ -25,6 +29,13 @@ def made(step: str, *inputs: Any) -> dict[str, Any]:
         "flow_run": flow_run.id,
         "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
+
+
+def origin(artifact: Artifact) -> dict[str, Any]:
+    """Say where fetched bytes came from: the address, and what the place called them, such as a commit."""
+    told = store.record(artifact.uri)["made"]
+    places = [each for each in told.get("inputs", []) if isinstance(each, dict) and "uri" in each]
+    return {"uri": [each["uri"] for each in places], "arrived": told.get("arrived", {})}
 
 
 def _plain(value: Any) -> Any:

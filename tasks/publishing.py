@@ -12,6 +12,7 @@ from prefect.artifacts import create_link_artifact, create_markdown_artifact
 
 from tasks import assembly, store
 from tasks.artifacts import (
+    Artifact,
     DataCard,
     Dataset,
     Model,
@@ -22,7 +23,7 @@ from tasks.artifacts import (
     Verdict,
     read,
 )
-from tasks.config import FinetuneConfig
+from tasks.config import EvaluateConfig, FinetuneConfig
 from tasks.describing import CARD
 from tasks.metrics import attributes
 from tasks.provenance import made
@@ -73,10 +74,14 @@ def publish(
         ("files-answers", answers["tuned"]),
         ("files-scores", scores["tuned"]),
     ):
-        remote = store.is_remote(artifact.uri)
-        link = artifact.uri if remote else store.resolve(artifact.uri).as_uri()
-        create_link_artifact(link, key=key, link_text=artifact.uri)
+        _link(key, artifact)
     return report
+
+
+def _link(key: str, artifact: Artifact) -> None:
+    remote = store.is_remote(artifact.uri)
+    link = artifact.uri if remote else store.resolve(artifact.uri).as_uri()
+    create_link_artifact(link, key=key, link_text=artifact.uri)
 
 
 def _report(
@@ -89,7 +94,31 @@ def _report(
     config: FinetuneConfig,
 ) -> Report:
     """Write the run on one page, into the store."""
-    page = render(assembly.run_report(data, model, answers, scores, verdict, entry, config))
+    page = assembly.run_report(data, model, answers, scores, verdict, entry, config)
+    return _written(render(page), verdict, config)
+
+
+@step(cached=False, retries=2, wait_seconds=(2, 8), vital=False)
+def publish_evaluation(
+    data: Dataset,
+    answers: dict[str, Predictions],
+    scores: dict[str, Scores],
+    verdict: Verdict,
+    config: EvaluateConfig,
+) -> Report:
+    """Write the pages of an evaluation: scores and the report."""
+    create_markdown_artifact(
+        evaluation_report.score_table(scores, verdict, config.metrics.confidence),
+        key="scores",
+        description=f"Verdict: {verdict.outcome}",
+    )
+    page = assembly.evaluation(data, answers, scores, verdict, config.metrics)
+    report = _written(render(page), verdict, config)
+    _link("report", report)
+    return report
+
+
+def _written(page: str, verdict: Verdict, config: FinetuneConfig | EvaluateConfig) -> Report:
     root = store.root_of(verdict.uri)
     with store.scratch(root) as out:
         (out / REPORT).write_text(page, encoding="utf-8")

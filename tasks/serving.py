@@ -18,6 +18,7 @@ from tasks import endpoints, registry, store
 from tasks.artifacts import Endpoint, Model, Predictions, Registration, Scores, Verdict
 from tasks.config import LocalConfig, ServingConfig
 from tasks.errors import JobFailed
+from tasks.provenance import origin
 from tasks.steps import step
 from tasks.trainer.job import DecodeSpec, Job
 
@@ -35,8 +36,13 @@ def folder() -> Path:
 @step(cached=False, retries=2, wait_seconds=(2, 8))
 def register(name: str, model: Model, scores: Scores, verdict: Verdict) -> Registration:
     """Enter the model into the line of its name; on *pass* it becomes the champion."""
-    means = {metric: value.mean for metric, value in scores.metrics.items()}
-    return registry.add(name, model, verdict.outcome, means, scores.digest)
+    lineage = {
+        "dataset": scores.dataset,
+        "base": model.foundation.digest,
+        "base from": ", ".join(origin(model.foundation)["uri"]),
+        "verdict": verdict.digest,
+    }
+    return registry.add(name, model, verdict.outcome, scores, lineage)
 
 
 @step(cached=False, retries=2, wait_seconds=(2, 8))

@@ -16,30 +16,39 @@ from tasks import fetching, models, plugins, store
 from tasks.artifacts import Dataset, Model, Predictions
 from tasks.config import BaseConfig, LocalConfig
 from tasks.progress import Watch
-from tasks.provenance import made
+from tasks.provenance import made, origin
 from tasks.steps import step
-from tasks.trainer.job import UNCUT, DecodeSpec, Job, TrainSpec
+from tasks.trainer.job import DecodeSpec, Job, TrainSpec, Weights, untrained
+
+WHOLE = Weights()
+"""Weights that stand in memory in the number format of the forward pass."""
 
 _TRAINER = "tasks/trainer/"
-_SHARED = tuple(
-    _TRAINER + name
-    for name in (
-        "job.py",
-        "model.py",
-        "adapters.py",
-        "tokenizer.py",
-        "template.py",
-        "records.py",
-        "fitting.py",
-        "checkpoint.py",
-        "families/__init__.py",
+_AROUND = (
+    *("__init__", "__main__", "launch", "orders", "errors", "events", "stopping", "verification"),
+    *("serve", "server", "service", "ask", "line", "reply", "stream", "web", "pieces"),
+    *("lengths", "merging"),
+)
+"""Files of the trainer that decide neither weights nor answers."""
+_LEARNING = (
+    *("loop", "run", "passes", "objective", "optimizer", "curve", "guard", "keeping", "rates"),
+    *("inspection", "memory", "footprint", "room", "metering", "streams", "sharding"),
+)
+"""Files that only training needs."""
+_ANSWERING = ("predict", "generate", "drawing")
+"""Files that only answering needs."""
+
+
+def _sources(family: str, *without: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the trainer's files but for those named; a new file counts until it is named above."""
+    left_out = {name for names in (_AROUND, *without) for name in names}
+    files = sorted((store.PROJECT / _TRAINER).glob("*.py"))
+    return (
+        *(f"{_TRAINER}{path.name}" for path in files if path.stem not in left_out),
+        *(f"{_TRAINER}{folder}" for folder in ("architectures", "layouts", "methods")),
+        f"{_TRAINER}families/__init__.py",
+        f"{_TRAINER}families/{family}.py",
     )
-)
-_TRAINING = tuple(
-    _TRAINER + name
-    for name in ("encode.py", "loop.py", "run.py", "batches.py", "objective.py", "tuned.py")
-)
-_ANSWERING = tuple(_TRAINER + name for name in ("predict.py", "generate.py"))
 
 
 def _work(key: str) -> Path:
@@ -70,7 +79,7 @@ def fetch_model(config: BaseConfig) -> Model:
 
 
 @step(
-    sources=(*_SHARED, *_TRAINING, "tasks/trainer/families/{base.family}.py"),
+    sources=_sources("{base.family}", _ANSWERING),
     ignoring=("on",),
     retries=2,
     wait_seconds=(5, 30),
@@ -99,14 +108,19 @@ def train(data: Dataset, base: Model, spec: TrainSpec, on: LocalConfig) -> Model
             work=str(work),
             train=spec,
             threads=on.threads,
+            shard=on.shard,
         )
-        _run(job, on, "training")
-        uri, digest = store.commit(out, root, "models", made("train", data, base, spec))
+        measured = _run(job, on, "training")
+        facts = made("train", data, base, spec) | {
+            "base": origin(base),
+            "ran": {"processes": on.processes, "shard": on.shard, **measured},
+        }
+        uri, digest = store.commit(out, root, "models", facts)
     return Model(uri=uri, digest=digest, family=base.family, kind=spec.method.kind, base=base)
 
 
 @step(
-    sources=(*_SHARED, *_ANSWERING, "tasks/trainer/families/{model.family}.py"),
+    sources=_sources("{model.family}", _LEARNING),
     ignoring=("on", "system"),
     retries=2,
     wait_seconds=(5, 30),
@@ -114,7 +128,12 @@ def train(data: Dataset, base: Model, spec: TrainSpec, on: LocalConfig) -> Model
     afterwards=_clear,
 )
 def predict(
-    model: Model, data: Dataset, spec: DecodeSpec, on: LocalConfig, system: str
+    model: Model,
+    data: Dataset,
+    spec: DecodeSpec,
+    on: LocalConfig,
+    system: str,
+    weights: Weights = WHOLE,
 ) -> Predictions:
     """Answer the held-out prompts.
 
@@ -124,12 +143,13 @@ def predict(
         spec: How answers are drawn, and of which rows.
         on: Where it runs; never a reason to answer again.
         system: What the model is in this run, `tuned`, `base` or `champion`: the name of the call.
+        weights: How a base stands in memory; what was tuned stands as it was trained.
 
     Raises:
         JobFailed: Generation ended badly; the message holds the last lines of its log.
         TransientError: It was stopped from outside; the next attempt goes on with the next row.
     """
-    work = _work(predict.key(model, data, spec, on, system))
+    work = _work(predict.key(model, data, spec, on, system, weights))
     root = store.root_of(data.uri)
     with store.scratch(root) as out:
         job = Job(
@@ -142,7 +162,7 @@ def predict(
             data_digest=data.digest,
             out=str(out),
             work=str(work),
-            train=UNCUT if model.kind == "base" else None,
+            train=untrained(weights) if model.kind == "base" else None,
             decode=spec,
             threads=on.threads,
         )
@@ -157,9 +177,11 @@ def predict(
     )
 
 
-def _run(job: Job, on: LocalConfig, doing: str) -> None:
+def _run(job: Job, on: LocalConfig, doing: str) -> dict[str, float]:
+    """Run a job where `on` says; return the last value of each metric that it printed."""
     with Watch(doing, get_run_logger()) as watch:
         plugins.load("backends", on.kind).run(job, on, watch.line)
+    return watch.measured
 
 
 def _count(path: Path) -> int:

@@ -105,6 +105,19 @@ class Project:
         assert done.returncode == expect, done.stdout + done.stderr
         return Said(done.stdout, done.stderr)
 
+    def run_module(self, module: str, *words: str) -> str:
+        """Run another program of the copy to its end and return what it printed."""
+        done = subprocess.run(
+            [sys.executable, "-m", module, *words],
+            cwd=self.folder,
+            env=self.environment(),
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=True,
+        )
+        return done.stdout
+
     def processes(self) -> list[str]:
         """Return the command lines of the processes that work for this copy."""
         found = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 from typing import Any
 
 import pytest
@@ -40,7 +41,7 @@ def test_the_file_holds_only_keys_that_prefect_knows() -> None:
 
 
 def test_the_promised_deployments_are_there() -> None:
-    assert {"smoke-local", "advertisegen-local"} <= set(DEPLOYMENTS)
+    assert {"smoke-local", "advertisegen-local", "evaluate", "export"} <= set(DEPLOYMENTS)
 
 
 def test_a_deployment_holds_only_keys_that_prefect_knows(deployment: dict[str, Any]) -> None:
@@ -55,12 +56,15 @@ def test_its_entrypoint_is_a_flow_in_a_module(deployment: dict[str, Any]) -> Non
 
 
 def test_its_parameters_are_knobs_and_build_a_configuration(deployment: dict[str, Any]) -> None:
+    module, _, function = deployment["entrypoint"].rpartition(".")
+    flow = getattr(importlib.import_module(module), function)
+    model = type(inspect.signature(flow.fn).parameters["config"].default)
     values = deployment["parameters"]["config"]
-    names = {knob.name for knob in knobs.knobs(FinetuneConfig)}
+    names = {knob.name for knob in knobs.knobs(model)}
     assert set(flat(values)) <= names
-    config = knobs.build(FinetuneConfig, values)
-    assert isinstance(config, FinetuneConfig)
-    assert config == cli.configure(cli.Command(deployment=deployment["name"]), FinetuneConfig)
+    config = knobs.build(model, values)
+    command = cli.Command(deployment=deployment["name"])
+    assert config == cli.configure(command, flow.name, model)
 
 
 def flat(values: dict[str, Any], path: str = "") -> list[str]:
@@ -83,7 +87,7 @@ def test_the_nightly_smoke_run_is_paused_by_default() -> None:
 
 def test_single_knobs_lie_over_the_deployment() -> None:
     command = cli.read(["smoke-local", "--train.epochs", "1", "--name=other"])
-    config = cli.configure(command, FinetuneConfig)
+    config = cli.configure(command, "finetune", FinetuneConfig)
     assert isinstance(config, FinetuneConfig)
     assert config.train.epochs == 1
     assert config.name == "other"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from pathlib import Path
@@ -245,3 +246,36 @@ class TestRefusals:
     def test_an_unknown_deployment(self, first: tuple[Project, Said]) -> None:
         said = first[0].run("nothing-local", expect=2)
         assert "no such deployment in prefect.yaml (found smoke-local" in said.err
+
+
+def test_a_registered_model_is_scored_again_beside_a_file_of_answers(project: Project) -> None:
+    (base,) = (
+        path
+        for path in (project.home / "store" / "predictions").glob("*/predictions.jsonl")
+        if _is_of_base(path)
+    )
+    knobs = {
+        "source.uri": "rows",
+        "data.format": "messages",
+        "subject.name": "test",
+        "subject.version": "1",
+        "against.kind": "answers",
+        "against.path": str(base),
+        "decode.max_new_tokens": "8",
+    }
+    words = [word for name, value in knobs.items() for word in (f"--{name}", value)]
+    said = Said(project.run_module("flows.evaluate", *words), "")
+    assert said.states["predict-tuned"] == "Cached"
+    assert said.states["take-against"] == "Completed"
+    assert said.states["fetch"] == said.states["convert"] == "Cached"
+    before = project.run()
+    tuned = next(line for line in before.table if line.startswith("tuned"))
+    other = next(line for line in before.table if line.startswith("base"))
+    assert tuned in said.table
+    assert other.split()[1:] in [line.split()[1:] for line in said.table]
+    assert "against on ROUGE-2" in said.out
+
+
+def _is_of_base(path: Path) -> bool:
+    made = json.loads((path.parent / "record.json").read_text("utf-8"))["made"]
+    return made["step"] == "predict" and made["inputs"][0]["kind"] == "base"

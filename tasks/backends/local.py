@@ -1,5 +1,6 @@
 """A process on this machine: `python -m tasks.trainer`, with the interpreter that runs the flow.
 
+Several processes that train together are started by one that stands for them (`trainer/launch.py`).
 The trainer gets a session of its own, so that Ctrl-C reaches the flow alone, which then asks the trainer
 to save its checkpoint and end. Should the flow be killed outright, the trainer sees its standard input
 close and does the same: no orphan is left in either case.
@@ -42,7 +43,10 @@ def run(job: Job, on: LocalConfig, listen: Listener) -> None:
     order.parent.mkdir(parents=True, exist_ok=True)
     job.write(order)
     tail: deque[str] = deque(maxlen=_TAIL_LINES)
-    with _process(job, order) as process, _deadline(process, on.timeout_minutes) as late:
+    with (
+        _process(job, order, on.processes) as process,
+        _deadline(process, on.timeout_minutes) as late,
+    ):
         lines: IO[str] = process.stdout  # type: ignore[assignment]  # opened as a pipe just above
         for line in lines:
             tail.append(line.rstrip("\n"))
@@ -58,11 +62,11 @@ def run(job: Job, on: LocalConfig, listen: Listener) -> None:
 
 
 @contextlib.contextmanager
-def _process(job: Job, order: Path) -> Iterator[subprocess.Popen[str]]:
+def _process(job: Job, order: Path, processes: int) -> Iterator[subprocess.Popen[str]]:
     quiet = {"PYTHONUNBUFFERED": "1", "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}
     threads = {"OMP_NUM_THREADS": str(job.threads)} if job.threads else {}
     process = subprocess.Popen(
-        [sys.executable, "-m", "tasks.trainer", job.action, "--job", order, "--watch-stdin"],
+        _command(job, order, processes),
         stdin=subprocess.PIPE,  # never written: its end tells the trainer that the flow is gone
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -77,6 +81,15 @@ def _process(job: Job, order: Path) -> Iterator[subprocess.Popen[str]]:
         yield process
     finally:
         _stop(process)
+
+
+def _command(job: Job, order: Path, processes: int) -> list[str | Path]:
+    """Return what to start: several processes train, one does all else."""
+    python: list[str | Path] = [sys.executable, "-m"]
+    if job.action == "train" and processes > 1:
+        several = ["tasks.trainer.launch", "--processes", str(processes), "--watch-stdin"]
+        return [*python, *several, job.action, "--job", order]
+    return [*python, "tasks.trainer", job.action, "--job", order, "--watch-stdin"]
 
 
 def _stop(process: subprocess.Popen[str]) -> None:

@@ -21,6 +21,8 @@ from tasks.reports.wording import duration, fitting, interval, title, visible
 
 if TYPE_CHECKING:
     from tasks.artifacts import Scores, Verdict
+    from tasks.judging import Difference
+    from tasks.registry import Line
     from tasks.steps import StepLine
 
 _STYLES = {
@@ -147,6 +149,54 @@ def score_table(scores: Mapping[str, Scores], verdict: Verdict | None = None) ->
         outcome = Text.assemble("verdict: ", (verdict.outcome, _STYLES.get(verdict.outcome, "")))
         parts += ["", outcome, *(_bullet(reason) for reason in verdict.reasons)]
     return Group(*parts)
+
+
+def lines_table(lines: Mapping[str, Line]) -> RenderableType:
+    """Return one line for each name: its champion, and how many versions there are."""
+    if not lines:
+        return _plain("nothing is registered yet")
+    table = _columns("name", "champion", "versions", "since", "because")
+    for name, line in lines.items():
+        last = line.changes[-1] if line.changes else None
+        cells = (name, str(line.champion or "–"), f"{len(line.entries):,}")
+        table.add_row(*map(_plain, cells), *map(_plain, (last.at, last.why) if last else ("", "")))
+    return table
+
+
+def versions_table(line: Line) -> RenderableType:
+    """Return every version of a name, and how its champion changed."""
+    scores = sorted({metric for entry in line.entries for metric in entry.scores})
+    table = _columns("version", "model", "verdict", *map(title, scores), "base", "rows of", "")
+    for entry in line.entries:
+        means = (f"{entry.scores[name]:.1f}" if name in entry.scores else "–" for name in scores)
+        mark = "champion" if entry.version == line.champion else ""
+        mark = mark or ("rolled back" if entry.withdrawn else "")
+        base = entry.lineage.get("base from") or entry.lineage.get("base", "")[:8]
+        cells = (str(entry.version), entry.digest[:8])
+        table.add_row(
+            *map(_plain, cells),
+            _plain(entry.outcome, _STYLES.get(entry.outcome, "")),
+            *map(_plain, (*means, base, entry.dataset[:8])),
+            _plain(mark, "bold"),
+        )
+    changes = (f"{one.at}  version {one.version}: {one.why}" for one in line.changes)
+    return Group(_Snug(table), "", *(_bullet(change) for change in changes))
+
+
+def differences_table(differences: Sequence[Difference]) -> RenderableType:
+    """Return the difference of two systems on each metric, with interval and p-value."""
+    table = _columns("score", "first minus second, points", "p", "rows")
+    for one in differences:
+        by = f"{one.mean:+.1f} ({one.low:+.1f} to {one.high:+.1f})"
+        table.add_row(*map(_plain, (title(one.metric), by, f"{one.p:.3f}", f"{one.rows:,}")))
+    return table
+
+
+def _columns(*names: str) -> Table:
+    table = _table()
+    for name in names:
+        table.add_column(_plain(name), overflow="fold")
+    return table
 
 
 def _bullet(words: str) -> RenderableType:

@@ -22,6 +22,7 @@ NEW, BASE = "tuned", "base"
 TITLES = {
     NEW: "new model",
     "champion": "champion",
+    "against": "compared with",
     BASE: "base model",
     "retrieval": "nearest training answer",
     "template": "template",
