@@ -48,6 +48,8 @@ LENGTHS = "lengths.json"
         "tasks/trainer/chat_template.py",
         "tasks/trainer/chatglm_tokenizer.py",
         "tasks/trainer/sentencepiece.py",
+        "tasks/trainer/glm4_layout.py",
+        "tasks/trainer/roles.py",
         "tasks/trainer/written.py",
         "tasks/trainer/families/__init__.py",
         "tasks/trainer/families/{base.family}.py",

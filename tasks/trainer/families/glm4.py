@@ -1,53 +1,27 @@
-"""GLM-4: `[gMASK]<sop>`, then every message after `<|role|>` and a line break.
+"""GLM-4: conversations in its own layout; a model may also end its answer by opening the turn of somebody else.
 
-A prompt ends with `<|assistant|>` and a line break, and an answer with `<|endoftext|>`; a model may also end its
-answer by opening the turn of somebody else, `<|user|>` or `<|observation|>`.
-Source: https://huggingface.co/THUDM/glm-4-9b-chat-hf, chat_template of tokenizer_config.json and
-generation_config.json.
+Source: https://huggingface.co/THUDM/glm-4-9b-chat-hf, generation_config.json.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from .. import roles, written
+from .. import written
+from ..glm4_layout import END, answer, answers, prompt, prompts
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
-    from . import Messages
+__all__ = ["ARCHITECTURES", "LORA_TARGETS", "answer", "answers", "prompt", "prompts"]
 
 ARCHITECTURES = ("GlmForCausalLM", "Glm4ForCausalLM")
 LORA_TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_up_proj", "down_proj")
 
-_BEGIN = ("[gMASK]", "<sop>")
-_STOP, _TURNS = "<|endoftext|>", ("<|user|>", "<|observation|>")
-
-
-def prompt(tokenizer: PreTrainedTokenizerFast, messages: Messages) -> list[int]:
-    """Return the ids up to where the answer begins."""
-    return prompts(tokenizer, [messages])[0]
-
-
-def prompts(
-    tokenizer: PreTrainedTokenizerFast, conversations: Sequence[Messages]
-) -> list[list[int]]:
-    """Return the ids of many prompts, in order."""
-    return roles.prompts(tokenizer, _BEGIN, conversations)
-
-
-def answer(tokenizer: PreTrainedTokenizerFast, text: str) -> list[int]:
-    """Return the ids of an answer, its stop token included."""
-    return answers(tokenizer, [text])[0]
-
-
-def answers(tokenizer: PreTrainedTokenizerFast, texts: Sequence[str]) -> list[list[int]]:
-    """Return the ids of many answers, in order."""
-    return written.ended(tokenizer, texts, stop_ids(tokenizer)[0])
+_TURNS = ("<|user|>", "<|observation|>")
 
 
 def stop_ids(tokenizer: PreTrainedTokenizerFast) -> list[int]:
     """Return the ids of which any one ends an answer."""
     known = written.known(tokenizer)
-    return [written.control(tokenizer, _STOP), *(known[turn] for turn in _TURNS if turn in known)]
+    return [written.control(tokenizer, END), *(known[turn] for turn in _TURNS if turn in known)]
