@@ -47,9 +47,11 @@ serve: $(READY) ## Prefect server, work pool, worker and every deployment; Ctrl-
 stop: $(READY)  ## stop every model that is served on this machine
 	@$(PY) -m flows.teardown
 
-bench: $(READY) ## speed, side by side with the published code
+bench: $(READY) ## speed, side by side with the published code and the usual libraries
 	@$(PY) -m bench.metrics
 	@$(PY) -m bench.data
+	@$(PY) -m bench.generation
+	@$(PY) -m bench.training
 
 clean:          ## forget the environment, the cache and the store
 	@test ! -x $(PY) || $(PY) -m flows.teardown

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import GlmConfig, GlmForCausalLM
@@ -14,7 +15,16 @@ from tasks.trainer import model
 from tasks.trainer.job import Job, TrainSpec
 
 BUNDLED = ROOT / "deployments" / "sample" / "base"
-SHAPES = {
+SHAPES: dict[str, dict[str, Any]] = {
+    "small": {
+        "hidden_size": 160,
+        "intermediate_size": 448,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_dim": 40,
+        "attention_bias": True,
+    },
     "random": {
         "hidden_size": 512,
         "intermediate_size": 1408,

@@ -118,7 +118,10 @@ class Model(Artifact):
 
 
 class Predictions(Artifact):
-    """`predictions.jsonl`: `{"prompt", "reference", "prediction", "finish"}` a line, in the split's order."""
+    """`predictions.jsonl`: `{"prompt", "reference", "prediction", "finish"}` a line, in the split's order.
+
+    Of a model also `generated_predictions.txt`, `{"labels", "predict"}` a line, as the published scripts write it.
+    """
 
     rows: int
     dataset: str
