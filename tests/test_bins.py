@@ -8,6 +8,7 @@ import os
 import pickle
 import struct
 import subprocess
+import tracemalloc
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -269,6 +270,13 @@ def test_the_pickles_of_these_tests_are_ones(good: Path, tmp_path: Path) -> None
         (HEAD + b"\x87.", "damaged"),
         (HEAD + b"s.", "damaged"),
         (HEAD + b".", "damaged"),
+        (named(tensor((2**47, 2**47, 0), (1, 1, 1))), "where a size is expected"),
+        (HEAD + b"}" * 10_001 + b".", "piles up more"),
+        (HEAD + b"(" * 65 + b".", "nests deeper"),
+        (HEAD + b"}(" + text("a\x1b[31m") + b"Nu.", r"'a.x1b\[31m' is NoneType, not a tensor"),
+        (HEAD + b"}(" + text("a" * 500) + b"Nu.", "'a{80}' is NoneType"),
+        (HEAD + b"}" + (text("b" * 500) + b"Ns") * 2 + b".", "it has 'b{80}' twice"),
+        (HEAD + b"cos\x1b[31m\nsys\rtem\n.", r"asks for os.x1b\[31m.sys.rtem, which"),
         (HEAD + b"q\x00.", "damaged"),
         (HEAD + b"\xff.", "damaged"),
         (HEAD + b"X\xff\xff\xff\x7fabc.", "damaged"),
@@ -292,8 +300,19 @@ def test_a_memo_that_doubles_forever_costs_nothing(good: Path, tmp_path: Path) -
     refused(path, "a key that is tuple, not a name")
 
 
+def test_a_dictionary_is_not_copied_again_and_again(good: Path, tmp_path: Path) -> None:
+    names = b"".join(text(f"{number}") + b"N" for number in range(2000))
+    copying = HEAD + b"}q\x00(" + names + b"u" + HOOKS[:-2] + b"q\x01" + b"h\x01h\x00\x85R" * 2000
+    change = {"top/data.pkl": copying + b"."}
+    path = rezipped(good, tmp_path / "x.bin", lambda entries: entries.update(change))
+    tracemalloc.start()
+    refused(path, "damaged")
+    assert tracemalloc.get_traced_memory()[1] < 10 * 2**20
+    tracemalloc.stop()
+
+
 def test_deep_nesting_is_refused(good: Path, tmp_path: Path) -> None:
-    deep = {"top/data.pkl": HEAD + b")" + b"\x85" * 100_000 + b"."}
+    deep = {"top/data.pkl": HEAD + b")" + b"\x85" * 20_000 + b"."}
     path = rezipped(good, tmp_path / "x.bin", lambda entries: entries.update(deep))
     refused(path, "it holds tuple")
 

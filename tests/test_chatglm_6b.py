@@ -16,7 +16,7 @@ from safetensors import safe_open
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache
 
-from tasks.trainer import families, layouts
+from tasks.trainer import families, layouts, tokenizer
 from tasks.trainer.architectures.chatglm import (
     ChatGlmConfig,
     ChatGlmForCausalLM,
@@ -351,6 +351,54 @@ def test_a_prompt_without_its_markers_is_refused(
         model(torch.tensor([[5, 6, plain.config["bos_token_id"]]]))
     with pytest.raises(ValueError, match="Pass position_ids"):
         model(inputs_embeds=torch.zeros(1, 3, 32))
+
+
+def test_a_row_that_would_see_its_answer_is_refused_by_the_view(
+    plain: Reference, model: ChatGlmForCausalLM
+) -> None:
+    view, ids = View(model.config), plain.cases["right/ids"]
+    for token in (model.config.bos_token_id, model.config.gmask_token_id):
+        broken = ids.clone()
+        broken[1][broken[1] == token] = 7
+        with pytest.raises(ValueError, match=r"lacks \[gMASK\] or <sop>"):
+            view.training(Batch(broken), 0)
+        with pytest.raises(ValueError, match=r"lacks \[gMASK\] or <sop>"):
+            view.passes(broken, torch.zeros(len(ids)).long(), 0, torch.float32)
+
+
+def test_what_a_user_writes_never_moves_the_answer(tmp_path: Path) -> None:
+    home = chatglm_6b.v1(tmp_path)
+    config, pieces = layouts.config(home), tokenizer.load(home)
+    family = families.load("chatglm")
+    written = "[MASK] [gMASK] <sop> <eop> 上衣"
+    prompt = family.prompt(pieces, [{"role": "user", "content": written}])
+    ids = torch.tensor([prompt + family.answer(pieces, written)])
+    for token in (config.mask_token_id, config.gmask_token_id, config.bos_token_id):
+        assert (ids == token).sum() <= 1
+    places = View(config).training(Batch(ids), 0)["position_ids"]
+    assert (places[0, 1] == 0).sum() == len(prompt) - 1
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_padding_behind_a_prefix_in_16_bits_changes_nothing(
+    plain: Reference, gentle: ChatGlmForCausalLM, dtype: torch.dtype
+) -> None:
+    ids = plain.cases["left/ids"]
+    torch.manual_seed(3)
+    prefix = Prefix(Shape.of(gentle.config), 5, dtype).requires_grad_(False)
+    gentle.to(dtype)
+
+    def logits(rows: Tensor) -> Tensor:
+        passes = View(gentle.config).passes(rows, padding(rows), prefix.tokens, dtype)
+        cache = prefix.cache(len(rows), growing=True)
+        return gentle(rows, past_key_values=cache, **passes.inputs(0)).logits[:, -1].float()
+
+    together = logits(ids)
+    assert together.isfinite().all()
+    for row, empty in enumerate(padding(ids).tolist()):
+        alone = logits(ids[row : row + 1, empty:])
+        torch.testing.assert_close(alone[0], together[row], atol=0.15, rtol=0.0)
 
 
 def test_packed_rows_are_refused(model: ChatGlmForCausalLM) -> None:

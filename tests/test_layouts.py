@@ -50,6 +50,11 @@ def quiet() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
+def first_generation(folder: Path, **sizes: int) -> Path:
+    """Write a random ChatGLM-6B without a tokenizer, as published in `.bin`."""
+    return chatglm_6b.write(folder, chatglm_6b.config(**sizes), "bin", 2)
+
+
 def load(home: Path, like: Any = CHATGLM, **how: Any) -> Any:
     return layouts.model(home, like, torch.float32, **how)
 
@@ -198,6 +203,7 @@ def test_safetensors_are_taken_where_both_are_there(tmp_path: Path) -> None:
         ({"rope_ratio": 8, "_name_or_path": "mine"}, "_name_or_path"),
         ({"num_layers": None}, "num_layers"),
         ({"hidden_size": "4096"}, "hidden_size"),
+        ({"multi_query_group_num": 3}, "num_attention_heads must be a multiple"),
         ({"layernorm_epsilon": "small"}, "layernorm_epsilon|rms_norm_eps"),
     ],
 )
@@ -236,6 +242,31 @@ def test_a_rope_ratio_means_what_the_model_of_that_name_means(
     cosine, sine = turn(torch.zeros(1), place.T)
     assert difference(cosine[0, :, :3], wanted.cos()) < 1e-5
     assert difference(sine[0, :, :3], wanted.sin()) < 1e-5
+
+
+def test_the_output_layer_is_never_tied(tmp_path: Path) -> None:
+    home = chatglm_layouts.v2(tmp_path)
+    plain = load(home)
+    rewrite(home, {"tie_word_embeddings": True})
+    assert not layouts.config(home).tie_word_embeddings
+    ids = torch.arange(3, 40)[None]
+    assert torch.equal(load(home)(ids).logits, plain(ids).logits)
+
+
+@pytest.mark.parametrize(
+    "name", ["THUDM/chatglm2-6b", "THUDM/chatglm3-6b", "THUDM/chatglm3-6b-base"]
+)
+def test_the_published_sizes_give_the_published_number_of_weights(
+    tmp_path: Path, name: str
+) -> None:
+    home = chatglm_layouts.v3(tmp_path)
+    sizes = {"hidden_size": 4096, "ffn_hidden_size": 13696, "kv_channels": 128, "num_layers": 28}
+    heads = {"num_attention_heads": 32, "multi_query_group_num": 2, "padded_vocab_size": 65024}
+    rewrite(home, {**sizes, **heads, "_name_or_path": name, "seq_length": 32768})
+    with torch.device("meta"):
+        model = GlmForCausalLM(layouts.config(home))
+    # the index of the published files says 12,487,168,064 bytes; 64 of them are `inv_freq`
+    assert sum(2 * p.numel() for p in model.parameters()) + 64 == 12_487_168_064
 
 
 def test_weights_that_do_not_fit_are_refused(tmp_path: Path) -> None:
@@ -312,13 +343,53 @@ def test_files_that_are_not_read_are_named(tmp_path: Path) -> None:
 def test_a_folder_that_is_no_model_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"no config.json"):
         load(tmp_path)
-    for text in ("{", "[]", '{"architectures": 3}'):
+    for text in ("{", "[]", '{"architectures": 3}', "[" * 100_000):
         (tmp_path / "config.json").write_text(text, encoding="utf-8")
         with pytest.raises(ConfigError, match="cannot be read"):
             layouts.config(tmp_path)
     home = chatglm_layouts.v2(tmp_path)
     with pytest.raises(ConfigError, match=r"does not cover .*found ChatGLMModel"):
         load(home, family("LlamaForCausalLM"))
+
+
+@pytest.mark.parametrize(
+    ("write", "change", "told"),
+    [
+        (tiny_models.glm, {"quantization_config": {"quant_method": "gptq", "bits": 4}}, "gptq"),
+        (tiny_models.glm, {"quantization_config": "yes"}, "quantised already"),
+        (tiny_models.glm, {"num_hidden_layers": 10**8}, "100,000,000 layers"),
+        (chatglm_layouts.v2, {"num_layers": 10**8}, "100,000,000 layers"),
+        (first_generation, {"num_layers": 10**8}, "100,000,000 layers"),
+        (tiny_models.glm, {"vocab_size": 10**12}, "another shape.*expected .1000000000000, "),
+        (tiny_models.glm, {"hidden_size": 2**40}, "describes no model|another shape"),
+        (tiny_models.glm, {"hidden_act": "x"}, "describes no model .*KeyError"),
+        (tiny_models.glm, {"num_key_value_heads": 0}, "describes no model .*ZeroDivisionError"),
+        (tiny_models.glm, {"num_hidden_layers": "2"}, "expected int, got str"),
+        (tiny_models.glm, {"rope_scaling": {"rope_type": "x"}}, "describes no model .*KeyError"),
+        (tiny_models.glm, {"dtype": "x"}, "cannot be used .*no attribute"),
+        (tiny_models.glm, {"dtype": []}, "cannot be used"),
+        (tiny_models.mpt, {"n_heads": 0}, "describes no model .*ZeroDivisionError"),
+        (tiny_models.mpt, {"rope_parameters": "x"}, "cannot be used"),
+        (tiny_models.mpt, {"attn_config": 3}, "attn_config must be an object"),
+    ],
+)
+def test_a_configuration_without_sense_is_refused_before_memory_is_spent(
+    tmp_path: Path, write: Write, change: dict[str, Any], told: str
+) -> None:
+    home = write(tmp_path)
+    rewrite(home, change)
+    like = family(*CHATGLM.ARCHITECTURES, "MptForCausalLM")
+    with pytest.raises(ConfigError, match=told) as caught:
+        load(home, like)
+    assert "\n" not in str(caught.value)
+
+
+def test_names_that_could_steer_a_terminal_are_refused(tmp_path: Path) -> None:
+    for name in ("a\n[error] b", "a\x1b[31m", "\udc80"):
+        torch.save({name: torch.ones(1)}, tmp_path / "pytorch_model.bin")
+        with pytest.raises(ConfigError, match="a name that cannot be shown") as caught:
+            reading.folder(tmp_path)
+        assert str(caught.value).isprintable()
 
 
 def test_the_first_generation_is_told_from_the_others(tmp_path: Path) -> None:
@@ -347,6 +418,76 @@ def test_the_number_format_is_that_of_the_files(
     chatglm_layouts.write_weights(home, {"a": torch.arange(3)}, "safetensors", 1)
     with pytest.raises(ConfigError, match="no numbers to compute with"):
         layouts.stored_dtype(home)
+
+
+def mpt_fields(**attention: Any) -> dict[str, Any]:
+    """Return the config.json of MPT-7B with small sizes."""
+    told = {"alibi": True, "alibi_bias_max": 8, "attn_impl": "torch", "attn_pdrop": 0}
+    told |= {"attn_type": "multihead_attention", "attn_uses_sequence_id": False, "clip_qkv": None}
+    told |= {"prefix_lm": False, "qk_ln": False, "softmax_scale": None}
+    return {
+        "architectures": ["MPTForCausalLM"],
+        "attn_config": told | attention,
+        "auto_map": {"AutoModelForCausalLM": "modeling_mpt.MPTForCausalLM"},
+        **{"d_model": 16, "n_heads": 4, "n_layers": 2, "vocab_size": 40, "max_seq_len": 32},
+        **{"emb_pdrop": 0, "resid_pdrop": 0, "embedding_fraction": 1.0, "expansion_ratio": 4.0},
+        "init_config": {"init_gain": 0, "name": "kaiming_normal_", "verbose": 0},
+        **{"init_device": "cpu", "learned_pos_emb": True, "logit_scale": None, "no_bias": True},
+        **{"model_type": "mpt", "norm_type": "low_precision_layernorm", "verbose": 0},
+        **{"tokenizer_name": "EleutherAI/gpt-neox-20b", "torch_dtype": "bfloat16"},
+        **{"transformers_version": "4.28.1", "use_cache": False},
+    }
+
+
+def mpt_weights(fields: dict[str, Any]) -> dict[str, torch.Tensor]:
+    """Draw the weights of an MPT under their published names."""
+    draw = torch.Generator().manual_seed(6)
+    width = fields["d_model"]
+
+    def random(*shape: int) -> torch.Tensor:
+        return torch.randn(*shape, generator=draw) * 2 * shape[-1] ** -0.5
+
+    found = {"transformer.wte.weight": random(fields["vocab_size"], width)}
+    for number in range(fields["n_layers"]):
+        block = f"transformer.blocks.{number}"
+        found |= {f"{block}.norm_{n}.weight": 1 + random(1, width)[0] / 10 for n in (1, 2)}
+        found |= {f"{block}.attn.Wqkv.weight": random(3 * width, width)}
+        found |= {f"{block}.attn.out_proj.weight": random(width, width)}
+        found |= {f"{block}.ffn.up_proj.weight": random(4 * width, width)}
+        found |= {f"{block}.ffn.down_proj.weight": random(width, 4 * width)}
+    return found | {"transformer.norm_f.weight": 1 + random(1, width)[0] / 10}
+
+
+def mpt_logits(
+    fields: dict[str, Any], weights: dict[str, torch.Tensor], ids: torch.Tensor
+) -> torch.Tensor:
+    """Compute an MPT by its formula (https://arxiv.org/abs/2108.12409 for the biases), in float64."""
+    told, width, heads = fields["attn_config"], fields["d_model"], fields["n_heads"]
+    w = {name: tensor.double() for name, tensor in weights.items()}
+    limit, scale = told["clip_qkv"] or torch.inf, told["softmax_scale"] or (width / heads) ** -0.5
+    place = torch.arange(ids.shape[1])
+    back = (place[:, None] - place).double()
+    slopes = 2.0 ** (-8 * torch.arange(1, heads + 1).double() / heads)
+    added = (-slopes[:, None, None] * back).masked_fill(back < 0, -torch.inf)
+
+    def norm(name: str, x: torch.Tensor) -> torch.Tensor:
+        centred = x - x.mean(-1, keepdim=True)
+        return (
+            centred / (centred.square().mean(-1, keepdim=True) + 1e-5).sqrt() * w[f"{name}.weight"]
+        )
+
+    x = w["transformer.wte.weight"][ids]
+    for number in range(fields["n_layers"]):
+        block = f"transformer.blocks.{number}"
+        mixed = norm(f"{block}.norm_1", x) @ w[f"{block}.attn.Wqkv.weight"].T
+        parts = mixed.clamp(-limit, limit).split(width, -1)
+        q, k, v = (part.unflatten(-1, (heads, -1)).transpose(1, 2) for part in parts)
+        seen = ((q @ k.transpose(2, 3)) * scale + added).softmax(-1) @ v
+        x = x + seen.transpose(1, 2).flatten(2) @ w[f"{block}.attn.out_proj.weight"].T
+        inner = norm(f"{block}.norm_2", x) @ w[f"{block}.ffn.up_proj.weight"].T
+        inner = inner * (1 + torch.erf(inner / 2**0.5)) / 2
+        x = x + inner @ w[f"{block}.ffn.down_proj.weight"].T
+    return norm("transformer.norm_f", x) @ w["transformer.wte.weight"].T
 
 
 class TestNative:
@@ -382,6 +523,57 @@ class TestNative:
         ids = torch.arange(10)[None]
         assert torch.equal(found(ids).logits, model(ids).logits)
 
+    def test_mpt_as_published_computes_what_its_configuration_says(self, tmp_path: Path) -> None:
+        fields = mpt_fields(clip_qkv=6, softmax_scale=None)  # MPT-7B-StoryWriter
+        ids = torch.randint(0, 40, (2, 12), generator=torch.Generator().manual_seed(4))
+        for change in ({}, {"clip_qkv": 1}, {"softmax_scale": 1}, {"attn_pdrop": 0.0}):
+            told = fields | {"attn_config": fields["attn_config"] | change}
+            weights = mpt_weights(told)
+            torch.save(weights, tmp_path / "pytorch_model.bin")
+            (tmp_path / "config.json").write_text(json.dumps(told), encoding="utf-8")
+            model = load(tmp_path, family("MPTForCausalLM", attention="eager"))
+            wanted = mpt_logits(told, weights, ids)
+            with torch.no_grad():
+                assert difference(model(ids).logits, wanted) <= 1e-5
+            assert wanted.abs().max() > 1
+
+    def test_mpt_7b_has_its_published_number_of_weights(self, tmp_path: Path) -> None:
+        sizes = {"d_model": 4096, "n_heads": 32, "n_layers": 32, "vocab_size": 50432}
+        (tmp_path / "config.json").write_text(json.dumps(mpt_fields() | sizes), encoding="utf-8")
+        with torch.device("meta"):
+            model = MptForCausalLM(layouts.config(tmp_path))
+        assert sum(p.numel() for p in model.parameters()) == 6_649_286_656
+
+    @pytest.mark.parametrize(
+        ("change", "told"),
+        [
+            ({"logit_scale": "inv_sqrt_d_model"}, "logit_scale must be None"),
+            ({"no_bias": False}, "no_bias must be True"),
+            ({"expansion_ratio": 4.5}, "expected int, got float"),
+            (
+                {"norm_type": "rmsnorm"},
+                "norm_type must be 'low_precision_layernorm' or 'layernorm'",
+            ),
+            ({"alibi": False}, "attn_config.alibi must be True"),
+            ({"alibi_bias_max": 16}, "attn_config.alibi_bias_max must be 8"),
+            ({"prefix_lm": True}, "attn_config.prefix_lm must be False"),
+            ({"qk_ln": True}, "attn_config.qk_ln must be False"),
+            ({"rope": True}, "attn_config.rope must be False"),
+            ({"attn_type": "multiquery_attention"}, "attn_config.attn_type must be"),
+            ({"attn_pdrop": 0.1}, "attn_config.attn_pdrop must be 0"),
+        ],
+    )
+    def test_an_mpt_that_would_compute_something_else_is_refused(
+        self, tmp_path: Path, change: dict[str, Any], told: str
+    ) -> None:
+        fields = mpt_fields()
+        outside = {name: value for name, value in change.items() if name in fields}
+        inside = {name: value for name, value in change.items() if name not in outside}
+        fields |= {"attn_config": fields["attn_config"] | inside, **outside}
+        (tmp_path / "config.json").write_text(json.dumps(fields), encoding="utf-8")
+        with pytest.raises(ConfigError, match=told):
+            layouts.config(tmp_path)
+
     def test_weights_that_have_no_place_are_refused(self, tmp_path: Path) -> None:
         home = tiny_models.glm(tmp_path)
         whole = load_file(home / "model.safetensors") | {"model.extra.weight": torch.ones(2)}
@@ -400,7 +592,9 @@ class TestNative:
 
 
 class TestQuantised:
-    @pytest.mark.parametrize("write", [chatglm_layouts.v2, chatglm_layouts.v3, tiny_models.glm])
+    @pytest.mark.parametrize(
+        "write", [first_generation, chatglm_layouts.v2, chatglm_layouts.v3, tiny_models.glm]
+    )
     @pytest.mark.parametrize("kind", ["nf4", "fp4"])
     def test_linear_layers_of_the_blocks_have_four_bits(
         self, tmp_path: Path, write: Write, kind: Any
@@ -463,11 +657,15 @@ print(peak[0] - before)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("bits", ["nf4", "none"])
-def test_no_second_copy_of_a_model_is_ever_in_memory(tmp_path: Path, bits: str) -> None:
+@pytest.mark.parametrize(
+    ("write", "bits"), [(first_generation, "nf4"), (chatglm_layouts.v2, "none")]
+)
+def test_no_second_copy_of_a_model_is_ever_in_memory(
+    tmp_path: Path, write: Write, bits: str
+) -> None:
     # 16 blocks of 5 million weights: 164 MB in float16, 4.5 MB the largest tensor
-    tiny = chatglm_layouts.v2(tmp_path / "tiny", width=64)
-    home = chatglm_layouts.v2(tmp_path / "home", width=768, layers=16, vocabulary=512)
+    tiny = write(tmp_path / "tiny", width=64)
+    home = write(tmp_path / "home", width=768, layers=16, vocabulary=512)
     whole = {name: tensor.half() for name, tensor in reading.folder(home).items()}
     for path in home.glob("pytorch_model*"):
         path.unlink()

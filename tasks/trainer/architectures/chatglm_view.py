@@ -34,7 +34,7 @@ class Places:
     gap: Tensor
     """Column of the place the answer fills, `[gMASK]`, or `[MASK]` where there is none."""
     start: Tensor
-    """Column of `<sop>`; the width in rows that have none and are all prompt."""
+    """Column of `<sop>`; the width where it is missing."""
 
     @classmethod
     def of(cls, ids: Tensor, padding: Tensor, config: ChatGlmConfig) -> Places:
@@ -44,6 +44,17 @@ class Places:
         gap = _first(ids, config.gmask_token_id)
         gap = torch.where(gap < width, gap, _first(ids, config.mask_token_id))
         return cls(padding, gap, start)
+
+    def require(self, width: int) -> None:
+        """Check that each row has its places.
+
+        Raises:
+            ValueError: A row lacks a token that decides; it would see the answer that it is to learn.
+        """
+        if not ((self.start < width) & (self.gap < width)).all():
+            raise ValueError(
+                "ChatGLM-6B: a row lacks [gMASK] or <sop>. Let the family render the prompt, or pass position_ids."
+            )
 
     def positions(self, width: int) -> Tensor:
         """Return the two positions of each token, `(rows, 2, width) int64`."""
@@ -81,10 +92,7 @@ def derived(ids: Tensor | None, mask: Tensor | None, config: ChatGlmConfig) -> T
     width = ids.shape[1]
     filled = torch.ones_like(ids) if mask is None else mask[:, -width:].to(ids.device, torch.long)
     places = Places.of(ids, (filled.cumsum(1) == 0).sum(1), config)
-    if not ((places.start < width) & (places.gap < width)).all():
-        raise ValueError(
-            "ChatGLM-6B: a row lacks [gMASK] or <sop>. Let the family render the prompt, or pass position_ids."
-        )
+    places.require(width)
     return places.positions(width)
 
 
@@ -122,20 +130,28 @@ class View:
         """Return mask and positions of rows padded on the right: `<sop>` says where their answers start.
 
         Raises:
-            ValueError: The batch is packed.
+            ValueError: The batch is packed, or a row has no answer.
         """
         if batch.positions is not None:
             raise ValueError("ChatGLM-6B: several examples in one sequence. Switch packing off.")
         ids = batch.input_ids
         padding = torch.zeros(ids.shape[0], dtype=torch.long, device=ids.device)
-        positions = Places.of(ids, padding, self._config).positions(ids.shape[1])
+        places = Places.of(ids, padding, self._config)
+        places.require(ids.shape[1])
+        positions = places.positions(ids.shape[1])
         visible = pad(seen(positions), (prefix, 0), value=True)[:, None]
         mask = torch.zeros(visible.shape, device=ids.device).masked_fill(~visible, HIDDEN)
         return {"attention_mask": mask, "position_ids": positions}
 
     def passes(self, ids: Tensor, padding: Tensor, prefix: int, dtype: torch.dtype) -> _Passes:
-        """Begin to answer prompts that are padded on the left."""
-        return _Passes(Places.of(ids, padding, self._config), ids.shape[1], prefix, dtype)
+        """Begin to answer prompts that are padded on the left.
+
+        Raises:
+            ValueError: A prompt does not end as it must.
+        """
+        places = Places.of(ids, padding, self._config)
+        places.require(ids.shape[1])
+        return _Passes(places, ids.shape[1], prefix, dtype)
 
 
 class _Passes:

@@ -1,6 +1,6 @@
 """Turns a folder of published weights into a model, whatever layout they were published in.
 
-    native       what transformers writes; class and configuration are its own
+    native       what transformers writes; class and configuration are its own (of MPT: also as published)
     chatglm1     ChatGLM-6B as published
     chatglm2     ChatGLM2-6B and ChatGLM3-6B as published
 
@@ -30,6 +30,12 @@ if TYPE_CHECKING:
     from ..families import Family
     from ..methods.quantised import Bits
 
+NONSENSE = (
+    *(ValueError, TypeError, LookupError, ArithmeticError, AttributeError, AssertionError),
+    *(RuntimeError, ImportError, StrictDataclassError),
+)
+"""What transformers raises where a configuration makes no sense: whatever the first line that trips over it does."""
+
 _ORIGINAL = ("ChatGLMModel", "ChatGLMForConditionalGeneration")
 """Architectures that ChatGLM's own configurations name, of all three generations."""
 
@@ -58,9 +64,9 @@ def config(home: Path) -> PretrainedConfig:
         if layout is not None:
             return layout.config(fields)
         return _native_config(home, fields)
-    except (OSError, ValueError, TypeError, StrictDataclassError) as error:
+    except (OSError, *NONSENSE) as error:
         raise ConfigError(
-            f"{home / 'config.json'}: cannot be used ({_first_line(error)}). Fetch the model again."
+            f"{home / 'config.json'}: cannot be used ({said(error)}). Fetch the model again."
         ) from error
 
 
@@ -120,8 +126,14 @@ def _fields(home: Path) -> dict[str, Any]:
         raise ConfigError(
             f"{home}: no model here (no config.json). Name a directory in the transformers layout."
         ) from error
-    except (OSError, ValueError, AttributeError, TypeError, KeyError) as error:
+    except (OSError, *NONSENSE) as error:
         raise ConfigError(f"{path}: cannot be read ({error}). Fetch the model again.") from error
+    if (already := fields.get("quantization_config")) is not None:
+        method = already.get("quant_method") if isinstance(already, dict) else already
+        raise ConfigError(
+            f"{path}: the weights are quantised already (found {method!r}). Take the model that is not "
+            "quantised; method qlora quantises it on loading."
+        )
     return cast(dict[str, Any], fields)
 
 
@@ -139,10 +151,15 @@ def _native_config(home: Path, fields: Mapping[str, Any]) -> PretrainedConfig:
     from transformers import AutoConfig
 
     if fields.get("model_type") == "chatglm_6b":
-        importlib.import_module("..architectures.chatglm", __package__)  # registers itself
+        importlib.import_module("..architectures.chatglm_config", __package__)  # registers itself
+    if fields.get("model_type") == "mpt":
+        from . import mpt
+
+        return mpt.config(fields)
     found = AutoConfig.from_pretrained(home, local_files_only=True, trust_remote_code=False)
     return cast("PretrainedConfig", found)
 
 
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), type(error).__name__)
+def said(error: Exception) -> str:
+    """Return what an error says, on one line."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"

@@ -23,7 +23,7 @@ import torch
 from ..errors import ConfigError
 from . import pickled
 
-_LARGEST_PICKLE = 64 * 2**20
+_LARGEST_PICKLE = 16 * 2**20  # a tensor takes some 300 bytes, so 50,000 of them in one file
 _LOCAL_HEADER = struct.Struct("<4s5H3L2H")
 _OLD_FORMAT = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19"
 _POINTER = b"version https://git-lfs"
@@ -60,9 +60,8 @@ class Bin(Mapping[str, torch.Tensor]):
         start, dtype = self._starts[found.storage.key], getattr(torch, found.dtype)
         part = self._file()[start : start + found.storage.nbytes]
         if start % pickled.ITEM_BYTES[found.dtype]:
-            part = (
-                part.clone()
-            )  # PyTorch aligns storages; others need not, and processors may insist
+            # PyTorch aligns storages; others need not, and processors may insist
+            part = part.clone()
         empty = torch.empty(0, dtype=dtype)
         return empty.set_(part, found.offset, found.shape, found.stride)
 
@@ -118,13 +117,15 @@ def _entries(archive: zipfile.ZipFile, file: IO[bytes]) -> dict[str, tuple[int, 
     for entry, end in zip(listed, ends, strict=True):
         name = entry.filename
         if entry.compress_type != zipfile.ZIP_STORED or entry.flag_bits & 1:
-            raise pickled.Refused(f"its entry {name!r} is compressed or encrypted")
+            raise pickled.Refused(f"its entry {name[:80]!r} is compressed or encrypted")
         header = _LOCAL_HEADER.unpack(_bytes(file, entry.header_offset, _LOCAL_HEADER.size))
         start = entry.header_offset + _LOCAL_HEADER.size + header[-2] + header[-1]
         if header[0] != b"PK\x03\x04" or start + entry.file_size > end or name in found:
-            raise pickled.Refused(f"its entry {name!r} is not where its table of contents says")
+            raise pickled.Refused(
+                f"its entry {name[:80]!r} is not where its table of contents says"
+            )
         if entry.file_size != entry.compress_size:
-            raise pickled.Refused(f"its entry {name!r} has two sizes")
+            raise pickled.Refused(f"its entry {name[:80]!r} has two sizes")
         found[name] = (start, entry.file_size)
     return found
 

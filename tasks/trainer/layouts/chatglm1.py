@@ -123,8 +123,8 @@ def to_original(
     yield "lm_head.weight", tensors["model.embed_tokens.weight" if tied else "lm_head.weight"]
 
 
-def _parts(name: str, tensor: Tensor, config: ChatGlmConfig) -> list[Tensor]:
-    """Split the rows of a fused tensor into those of queries, keys and values.
+def _parts(name: str, tensor: Tensor, config: ChatGlmConfig) -> Iterator[Tensor]:
+    """Yield the rows of a fused tensor that are queries, keys and values: copies, one at a time.
 
     Raises:
         ConfigError: It has another number of rows.
@@ -136,7 +136,8 @@ def _parts(name: str, tensor: Tensor, config: ChatGlmConfig) -> list[Tensor]:
             "Fetch the model again."
         )
     by_head = tensor.unflatten(0, (heads, 3, -1))
-    return [by_head[:, part].flatten(0, 1) for part in range(3)]
+    for part in range(3):
+        yield by_head[:, part].flatten(0, 1)
 
 
 def _fused(parts: list[Tensor], config: ChatGlmConfig) -> Tensor:

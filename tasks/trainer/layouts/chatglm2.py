@@ -89,6 +89,11 @@ def config(c: Mapping[str, Any]) -> GlmConfig:
                 f"config.json: {field} must be {covered!r} for a ChatGLM2 or ChatGLM3 "
                 f"(found {c.get(field, default)!r}). {advice}"
             )
+    if c["num_attention_heads"] % c["multi_query_group_num"]:
+        raise ConfigError(
+            "config.json: num_attention_heads must be a multiple of multi_query_group_num "
+            f"(found {c['num_attention_heads']} and {c['multi_query_group_num']}). Fetch the model again."
+        )
     return GlmConfig(
         vocab_size=c["padded_vocab_size"],
         hidden_size=c["hidden_size"],
@@ -103,7 +108,7 @@ def config(c: Mapping[str, Any]) -> GlmConfig:
         max_position_embeddings=c["seq_length"],
         rms_norm_eps=c.get("layernorm_epsilon", 1e-5),
         rope_parameters=_rope(c),
-        tie_word_embeddings=bool(c.get("tie_word_embeddings", False)),
+        tie_word_embeddings=False,  # the original never ties them, whatever its configuration says
         pad_token_id=c.get("pad_token_id", 0),
         eos_token_id=c.get("eos_token_id", 2),
         bos_token_id=c.get("bos_token_id"),

@@ -10,6 +10,7 @@ Source of the opcodes and of the calls in them: https://github.com/pytorch/pytor
 
 from __future__ import annotations
 
+import math
 import pickletools
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -52,6 +53,7 @@ _GLOBALS = {
     *(_ORDERED_DICT, _TENSOR, _TENSOR_OF_DTYPE, _PARAMETER),
 }
 _MAX_DIMENSIONS = 64
+_MAX_WAITING = 10_000  # torch.save hands 1,000 names at a time to a dictionary
 _MAX_SIZE = 2**48
 
 
@@ -103,7 +105,7 @@ def tensors(data: bytes) -> dict[str, Described]:
         raise Refused(f"it holds {_shown(found)} where a dictionary of tensors is expected")
     for name, value in found.items():
         if type(value) is not Described:
-            raise Refused(f"{name!r} is {_shown(value)}, not a tensor")
+            raise Refused(f"{_shown(name)} is {_shown(value)}, not a tensor")
     return found
 
 
@@ -125,6 +127,8 @@ class _Machine:
         raise ValueError("it does not end")
 
     def push(self, value: Any) -> None:
+        if len(self.stack) >= _MAX_WAITING:
+            raise Refused("its pickle piles up more than a dictionary of tensors needs")
         self.stack.append(value)
 
     def protocol(self, version: int) -> None:
@@ -132,6 +136,8 @@ class _Machine:
             raise Refused(f"its pickle has protocol {version}; torch.save writes 2")
 
     def mark(self, _: Any) -> None:
+        if len(self.marks) >= _MAX_DIMENSIONS:
+            raise Refused("its pickle nests deeper than a dictionary of tensors needs")
         self.marks.append(self.stack)
         self.stack = []
 
@@ -152,7 +158,9 @@ class _Machine:
     def name(self, argument: str) -> None:
         name = argument.replace(" ", ".")
         if name not in _GLOBALS:
-            raise Refused(f"it asks for {name}, which is not among what a file of tensors needs")
+            raise Refused(
+                f"it asks for {_shown(_Global(name))}, which is not among what a file of tensors needs"
+            )
         self.push(_Global(name))
 
     def storage(self, _: Any) -> None:
@@ -171,7 +179,7 @@ class _Machine:
             if type(key) is not str:
                 raise Refused(f"it has a key that is {_shown(key)}, not a name")
             if key in into:
-                raise Refused(f"it has {key!r} twice")
+                raise Refused(f"it has {_shown(key)} twice")
             into[key] = value
 
     def build(self, _: Any) -> None:
@@ -187,6 +195,11 @@ class _Machine:
         if type(arguments) is not tuple:
             raise ValueError("arguments that are no tuple")
         self.push(_CALLS[function.name](*arguments))
+
+
+def _empty_dictionary() -> dict[str, Any]:
+    # the call of an OrderedDict, which gets its items afterwards; one that copied others would cost memory
+    return {}
 
 
 def _tensor(
@@ -233,6 +246,7 @@ def _described(
         size *= _count(length)
         last += (length - 1) * _count(step)
     if size == 0:  # such a view may begin anywhere, for it reads nothing
+        _count(math.prod(length for length in shape if length))  # PyTorch multiplies them in turn
         return Described(storage, dtype, 0, shape, stride)
     if last >= available or size > available:
         raise Refused(
@@ -255,14 +269,16 @@ def _count(value: Any) -> int:
 
 
 def _shown(value: Any) -> str:
+    """Return a value as it may stand in a message: short, and without characters that steer a terminal."""
     if type(value) is _Global:
-        return value.name
-    shown = repr(value) if type(value) in (int, str, float, bool) else type(value).__name__
-    return shown[:80]
+        return repr(value.name[:80])[1:-1]
+    if type(value) is str:
+        return repr(value[:80])
+    return repr(value)[:80] if type(value) in (int, float, bool) else type(value).__name__
 
 
 _CALLS: dict[str, Callable[..., Any]] = {
-    _ORDERED_DICT: dict,
+    _ORDERED_DICT: _empty_dictionary,
     _TENSOR: _tensor,
     _TENSOR_OF_DTYPE: _tensor_of_dtype,
     _PARAMETER: _parameter,

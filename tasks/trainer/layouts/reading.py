@@ -28,6 +28,11 @@ class Weights(Mapping[str, torch.Tensor]):
         self._holder: dict[str, Mapping[str, torch.Tensor]] = {}
         for path, tensors in files.items():
             for name in tensors:
+                if not name.isprintable():
+                    raise ConfigError(
+                        f"{path}: a weight has a name that cannot be shown (found {name[:80]!r}). "
+                        "Fetch the model again."
+                    )
                 if name in self._holder:
                     raise ConfigError(
                         f"{path}: {name} is in another file too. Fetch the model again."
@@ -80,9 +85,10 @@ def is_safe(home: Path) -> bool:
 
 def _indexed(home: Path, index: Path) -> Weights:
     try:
-        places: dict[str, str] = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-        names = sorted({str(name) for name in places.values()})
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        listed = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        places = {name: str(place) for name, place in listed.items()}
+        names = sorted(set(places.values()))
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise ConfigError(
             f"{index}: cannot be read ({type(error).__name__}: {error}). Fetch the model again."
         ) from error
