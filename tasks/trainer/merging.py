@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from . import events, families, layouts, model, tokenizer, tuned
 from .errors import Interrupted
-from .job import Job, train_spec
+from .job import Job
 from .layouts import reading
 from .methods import full, lora, quantised
 from .model import Loaded
@@ -60,7 +60,7 @@ def merge(job: Job, stop: Stop) -> None:
     base, source, out = Path(job.base), Path(job.tuned), Path(job.out)
     record = model.record(source, job)
     family = families.load(job.family)
-    spec = train_spec(record["train"])
+    spec = model.trained_with(source, record)
     dtype = _stored(base)
     here = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     bits = quantised.of(spec.method, model.number_format(spec, here))

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 RECORD = "model.json"
 """Written last into a tuned model: its presence says that the rest is there."""
 
+_FORMATS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
 Kind = Literal["base", "lora", "qlora", "prefix", "full"]
 
 
@@ -96,7 +98,7 @@ def load(job: Job, device: torch.device | None = None) -> Loaded:
     known = record(tuned, job) if tuned else None
     family = template.templated(families.load(job.family), _template(job, known))
     kind = cast(Kind, known["kind"]) if known else "base"
-    spec = train_spec(known["train"]) if known else job.train or TrainSpec()
+    spec = trained_with(tuned, known) if tuned and known else job.train or TrainSpec()
     device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
     dtype = number_format(spec, device)
     home = tuned if tuned and kind == "full" else base
@@ -124,10 +126,11 @@ def record(tuned: Path, job: Job) -> dict[str, Any]:
     path = tuned / RECORD
     try:
         found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        kind, digest, family = found["kind"], found["base_digest"], found["family"]
-    except (OSError, ValueError, KeyError) as error:
+        kind, digest, family = (str(found[name]) for name in ("kind", "base_digest", "family"))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ConfigError(
-            f"{path}: not the record of a tuned model ({error}). Train again, or name another model."
+            f"{path}: not the record of a tuned model ({type(error).__name__}: {error}). "
+            "Train again, or name another model."
         ) from error
     if kind not in methods.KINDS:
         raise ConfigError(f"{path}: unknown kind (found {kind!r}). Train again.")
@@ -143,10 +146,42 @@ def record(tuned: Path, job: Job) -> dict[str, Any]:
     return found
 
 
+def trained_with(tuned: Path, known: dict[str, Any]) -> TrainSpec:
+    """Return what a tuned model was trained with, from its record.
+
+    Raises:
+        ConfigError: The record does not say it, says more than is known here, or contradicts itself.
+    """
+    path = tuned / RECORD
+    try:
+        spec = train_spec(known["train"])
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ConfigError(
+            f"{path}: does not say how it was trained ({type(error).__name__}: {error}). "
+            "Train again, or use the version that trained it."
+        ) from error
+    # a merged model is whole, whatever trained it, and one of adapters is read the same way in any bits
+    if known["kind"] != "full" and not methods.alike(known["kind"], spec.method.kind):
+        raise ConfigError(
+            f"{path}: kind and method contradict each other (found {known['kind']!r}, trained with "
+            f"{spec.method.kind!r}). Train again."
+        )
+    return spec
+
+
 def number_format(spec: TrainSpec, device: torch.device) -> torch.dtype:
-    """Return the number format of the forward pass on a device."""
+    """Return the number format of the forward pass on a device.
+
+    Raises:
+        ConfigError: There is none of that name.
+    """
+    if spec.precision in _FORMATS:
+        return _FORMATS[spec.precision]
     if spec.precision != "auto":
-        return cast(torch.dtype, getattr(torch, spec.precision))
+        raise ConfigError(
+            f"precision: not one that is computed in (found {spec.precision!r}). "
+            f"Choose auto, {' or '.join(_FORMATS)}."
+        )
     native = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
     return torch.bfloat16 if native else torch.float32
 

@@ -29,6 +29,11 @@ KINDS: tuple[str, ...] = tuple(_FILES)
 """The methods there are."""
 
 
+def alike(kind: str, other: str) -> bool:
+    """Say whether two methods write the same kind of file."""
+    return _FILES[kind] == _FILES[other]
+
+
 class Method(Protocol):
     """What a file of this folder offers."""
 

@@ -13,8 +13,13 @@ Decisions:
   text pattern in 100 steps, the held-out loss fell to 6.49 at a rate of 0.01 and 5.56 at 0.03; from numbers of a
   fiftieth of the size to 6.90 and 6.06, from the model's own states for random tokens to 6.70 and 5.88, for
   training rows to 6.40 and 5.66.
-* A projection is computed when the model is saved. What is saved is the prefix itself, so that a model with
-  projection answers as fast as one without and both are one kind of file.
+* Nothing of it is dropped while training; the code of ChatGLM drops a tenth. On a GLM and a Llama of 0.3 M parameters
+  that learnt another text pattern, 32 tokens, at the rates 0.01, 0.02 and 0.03, held-out losses of 3.5 to 4.4 differed
+  by -0.07 to +0.07 between the two ways, of two seeds by as much.
+* A projection is the network of the paper and of ChatGLM-6B: an embedding as wide as the model, two linear layers, tanh
+  between them. (ChatGLM2's begins with an embedding of all layers' width: 119 instead of 76 million numbers.) It
+  is computed when the model is saved. What is saved is the prefix itself, so that a model with projection answers as
+  fast as one without and both are one kind of file.
 
 Source: https://arxiv.org/abs/2110.07602 (P-Tuning v2).
 """
@@ -27,8 +32,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
@@ -97,11 +100,11 @@ class Prefix(nn.Module):
         self.tokens = tokens
         self.shape = shape
         self._dtype = dtype
-        self.embedding = nn.Embedding(tokens, shape.token if hidden else shape.numbers)
+        self.embedding = nn.Embedding(tokens, shape.size if hidden else shape.numbers)
         self.transform: nn.Module = nn.Identity()
         if hidden:
             self.transform = nn.Sequential(
-                nn.Linear(shape.token, hidden), nn.Tanh(), nn.Linear(hidden, shape.numbers)
+                nn.Linear(shape.size, hidden), nn.Tanh(), nn.Linear(hidden, shape.numbers)
             )
 
     @property
@@ -161,16 +164,22 @@ def attach(loaded: Loaded, tuned: Path) -> None:
     Raises:
         ConfigError: The files are missing, damaged, or of another shape than the model.
     """
-    files.require(tuned)
-    shape = Shape.of(loaded.model.config)
-    try:
-        states = load_file(tuned / files.WEIGHTS)[_SAVED]
-    except (OSError, KeyError, SafetensorError) as error:
-        raise ConfigError(f"{tuned}: the prefix cannot be read ({error}). Train again.") from error
+    weights, shape = files.read(tuned), Shape.of(loaded.model.config)
+    path = tuned / files.WEIGHTS
+    if set(weights) != {_SAVED}:
+        found = ", ".join(sorted(weights)) or "nothing"
+        raise ConfigError(f"{path}: not a prefix (found {found}). Train again.")
+    states = weights[_SAVED]
     if states.ndim != 2 or states.shape[1] != shape.numbers:
         raise ConfigError(
-            f"{tuned}: the prefix does not fit the model (found {tuple(states.shape)}, the model takes "
+            f"{path}: the prefix does not fit the model (found {tuple(states.shape)}, the model takes "
             f"{shape.numbers:,} numbers a token). Name the base model it was trained on."
+        )
+    method = loaded.spec.method
+    if isinstance(method, Method) and len(states) != method.tokens:
+        raise ConfigError(
+            f"{path}: the prefix has another length than its record says (found {len(states)} tokens, the "
+            f"record has {method.tokens}). Take both files from the same training."
         )
     prefix = Prefix(shape, len(states), loaded.dtype)
     prefix.embedding.weight.data.copy_(states)

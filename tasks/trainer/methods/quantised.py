@@ -4,6 +4,10 @@ The linear layers of the blocks are quantised while they are loaded, tensor by t
 output layer stay as they are. An adapter has learnt to correct just these rounded weights: put on the unrounded
 ones, its logits differ by up to 0.3 on the tiny models of the tests. So a model is answered as it was trained.
 
+What is not quantised stays in the number format of the forward pass, norms too, which compute in float32 inside;
+peft's preparation for k-bit training would make all of it float32: of ChatGLM3-6B 1 GiB more, and a float32 output
+layer. Nor need inputs have gradients, because layers are recomputed the non-reentrant way.
+
 Needs bitsandbytes: `pip install '.[qlora]'`. It works without a GPU too, for tests.
 Source: https://arxiv.org/abs/2305.14314 (QLoRA).
 """
@@ -20,6 +24,9 @@ from torch import nn
 
 from ..errors import ConfigError
 from ..job import Method, Qlora
+
+# where it is installed, peft imports it for any method, and it warns about a kernel of the hub, never fetched here
+logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
 _BLOCK = 64  # weights that share a scale
 _SCALES = 256  # scales that share a scale, where they are quantised too
@@ -77,8 +84,6 @@ def require() -> None:
             "method: qlora needs bitsandbytes, which is not installed. "
             "Run `pip install '.[qlora]'`, or choose lora."
         )
-    # it warns about a kernel of the hub, which is never fetched here
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
 
 def settle(model: nn.Module) -> None:
