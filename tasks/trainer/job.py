@@ -175,7 +175,7 @@ class TrainSpec:
     max_steps: int = 0
     """Optimizer steps; 0 lets the epochs decide."""
     learning_rate: float = 0.0
-    """Peak learning rate; 0 takes what suits method and model: LoRA 1e-4, prefix 1e-2, full 1e-5, bundled 5e-3."""
+    """Peak learning rate; 0 takes what suits method and model: LoRA 1e-4, prefix 2e-2, full 1e-5, bundled 5e-3."""
     global_batch: int = 16
     """Rows per optimizer step, over all devices and accumulation steps."""
     micro_batch: int = 0

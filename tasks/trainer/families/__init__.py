@@ -53,7 +53,7 @@ _DEFAULTS: Mapping[str, Any] = MappingProxyType(
         "CHECKPOINTING_REASON": "",
         "PACKS": True,
         "PACKS_REASON": "",
-        "RATES": MappingProxyType({"lora": 1e-4, "qlora": 1e-4, "prefix": 1e-2, "full": 1e-5}),
+        "RATES": MappingProxyType({"lora": 1e-4, "qlora": 1e-4, "prefix": 2e-2, "full": 1e-5}),
     }
 )
 
