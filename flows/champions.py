@@ -53,7 +53,15 @@ def compare(name: str, versions: list[int]) -> list[Difference]:
         DataError: They answered other rows.
     """
     if len(versions) != 2:
-        raise ConfigError(f"champions: compare needs two versions (found {len(versions)}).")
+        raise ConfigError(
+            f"champions: compare needs two versions (found {len(versions)}). "
+            "Write NAME compare VERSION VERSION."
+        )
+    if versions[0] == versions[1]:
+        raise ConfigError(
+            f"champions: a version cannot be compared with itself (found {versions[0]} twice). "
+            "Name two."
+        )
     scores = []
     for version in versions:
         evidence = registry.entry_of(name, version).evidence
@@ -66,17 +74,22 @@ def compare(name: str, versions: list[int]) -> list[Difference]:
     return comparing.compare(scores[0], scores[1], MetricsConfig())
 
 
+_WANTED = {0: "no version", 1: "one version"}
+
+
 def _read(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m flows.champions",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("name", nargs="?", default="")
+    parser.add_argument("name", nargs="?", default="", help="the line of models; none lists all")
     actions = ("list", "promote", "roll-back", "compare")
-    parser.add_argument("action", nargs="?", default="list", choices=actions)
-    parser.add_argument("versions", nargs="*", type=int)
-    parser.add_argument("--why", default="")
+    parser.add_argument(
+        "action", nargs="?", default="list", choices=actions, help="what to do; none lists"
+    )
+    parser.add_argument("versions", nargs="*", type=int, help="numbers of the first column")
+    parser.add_argument("--why", default="", help="the reason, which is kept")
     return parser.parse_args(arguments)
 
 
@@ -86,13 +99,21 @@ def _shown(asked: argparse.Namespace) -> RenderableType:
         return terminal.lines_table({each: registry.line(each) for each in registry.names()})
     if name not in registry.names():
         known = ", ".join(registry.names()) or "none"
-        raise ConfigError(f"champions: nothing is registered as {name!r} (found {known}).")
+        raise ConfigError(
+            f"champions: nothing is registered as {name!r} (found {known}). Choose one of them."
+        )
     if asked.action == "compare":
         return terminal.differences_table(compare(name, asked.versions))
     wanted = {"promote": 1, "roll-back": 0, "list": 0}[asked.action]
     if len(asked.versions) != wanted:
         raise ConfigError(
-            f"champions: {asked.action} takes {wanted} versions (found {len(asked.versions)})."
+            f"champions: {asked.action} takes {_WANTED[wanted]} (found {len(asked.versions)}). "
+            "See --help for the forms."
+        )
+    if asked.action == "list" and asked.why:
+        raise ConfigError(
+            f"champions: nothing is decided here (found --why {asked.why!r}). "
+            "Add promote VERSION or roll-back."
         )
     if asked.action != "list":
         champions.fn(name, asked.action, sum(asked.versions), asked.why)

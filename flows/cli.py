@@ -10,8 +10,6 @@ import logging
 import signal
 import sys
 import textwrap
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -24,7 +22,7 @@ from pydantic import BaseModel
 from flows import knobs, servers
 from tasks import preflight, publishing, steps, store
 from tasks.artifacts import Artifact, EvaluateResult, FinetuneResult
-from tasks.config import EvaluateConfig, FinetuneConfig
+from tasks.config import EvaluateConfig, ExportConfig, FinetuneConfig
 from tasks.errors import ConfigError, PipelineError
 from tasks.reports import terminal
 
@@ -96,8 +94,11 @@ def configure(command: Command, flow: str, model: type[BaseModel]) -> BaseModel:
                 f"(found {', '.join(known)}). Choose one of them, or none."
             )
         values = known[command.deployment].get("config", {})
-    chosen = knobs.parse(command.pairs, knobs.knobs(model))
-    return knobs.build(model, knobs.merge(values, chosen))
+    there_are = knobs.knobs(model)
+    chosen = knobs.parse(command.pairs, there_are)
+    config = knobs.build(model, knobs.merge(values, chosen))
+    knobs.refuse_idle(command.pairs, there_are, config)
+    return config
 
 
 def usage(flow: Flow[Any, Any], model: type[BaseModel]) -> str:
@@ -112,12 +113,12 @@ def usage(flow: Flow[Any, Any], model: type[BaseModel]) -> str:
         "  --dry-run       print which step would run and why; run nothing",
         "  --refresh STEP  run this step again although its result is known; may be repeated",
     ]
-    section = ""
+    section = "none yet"
     for knob in knobs.knobs(model):
         head = knob.name.rpartition(".")[0] + (f" ({knob.when})" if knob.when else "")
         if head != section:
             section = head
-            lines += ["", f"{section}:"]
+            lines += ["", f"{section}:"] if section else [""]
         lines += [f"  --{knob.name}  {knob.kind}  [{_shown(knob.default)}]"]
         lines += textwrap.wrap(knob.help, 92, initial_indent="      ", subsequent_indent="      ")
     return "\n".join(lines)
@@ -159,6 +160,8 @@ def _check(config: BaseModel) -> None:
         preflight.check(config)
     elif isinstance(config, EvaluateConfig):
         preflight.check_evaluation(config)
+    elif isinstance(config, ExportConfig):
+        preflight.check_export(config)
 
 
 def _refused(reason: PipelineError) -> int:
@@ -188,44 +191,44 @@ Result = FinetuneResult | EvaluateResult | str
 
 def run(flow: Flow[Any, Any], config: BaseModel) -> Result:
     """Run the flow, showing a line as each step ends."""
-    with quiet(), steps.noting(lambda line: terminal.show(terminal.step_line(line))):
+    quiet()
+    with steps.noting(lambda line: terminal.show(terminal.step_line(line))):
         return cast(Result, flow(config))
 
 
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Keep Prefect's and the libraries' lines out of the terminal; the run's logs have them."""
-    loggers = [logging.getLogger(name) for name in ("prefect", "root", "httpx", "")]
-    handlers = [handler for logger in loggers for handler in logger.handlers]
-    levels = [(handler, handler.level) for handler in handlers]
-    for handler in handlers:
-        handler.setLevel(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        for handler, level in levels:
-            handler.setLevel(level)
+def quiet() -> None:
+    """Keep Prefect's and the libraries' lines out of the terminal; the run's logs have them.
+
+    To the end of the process: what Prefect still has to send when a run is refused, it says at the exit.
+    """
+    for name in ("prefect", "root", "httpx", ""):
+        for handler in logging.getLogger(name).handlers:
+            handler.setLevel(logging.CRITICAL)
 
 
 def stop(flow: Flow[Any, Any]) -> None:
     """Run the teardown flow from the command line; without a server its steps are called directly."""
-    name = sys.argv[1] if len(sys.argv) > 1 else ""
-    if name in ("-h", "--help"):
+    words = sys.argv[1:]
+    if "-h" in words or "--help" in words:
         terminal.show(sys.modules["__main__"].__doc__ or "")
         return
+    name = words[0] if words else ""
+    if len(words) > 1:
+        told = ConfigError(f"teardown: one name at most (found {' '.join(words)}). Name one.")
+        raise SystemExit(_refused(told))
     url = running_server()
     try:
         if url:
-            with temporary_settings({PREFECT_API_URL: url}), quiet():
+            quiet()
+            with temporary_settings({PREFECT_API_URL: url}):
                 stopped = flow(name)
         else:
             with steps.directly():
                 stopped = flow.fn(name)
     except PipelineError as reason:
         raise SystemExit(_refused(reason)) from None
-    terminal.show(
-        f"stopped {', '.join(stopped)}" if stopped else "nothing is served under that name"
-    )
+    nothing = f"nothing is served under the name {name}" if name else "nothing is served"
+    terminal.show(f"stopped {', '.join(stopped)}" if stopped else nothing)
 
 
 def running_server() -> str | None:
@@ -279,9 +282,17 @@ def _next(result: FinetuneResult) -> list[str]:
     if result.endpoint:
         url = result.endpoint.url
         lines += [f"chat     {url}", f"stop     python -m flows.teardown {result.endpoint.name}"]
+    else:
+        lines += [f"served   no: {_unserved(result)}"]
     if result.report:
         lines += [f"report   {_where(result.report)}/{publishing.REPORT}"]
     return [*lines, "pages    make serve, then open the run in the Prefect UI"]
+
+
+def _unserved(result: FinetuneResult) -> str:
+    if result.verdict.outcome == "pass":
+        return "serving.when is never"
+    return f"the verdict is {result.verdict.outcome} (--serving.when always overrides it)"
 
 
 def _where(artifact: Artifact) -> str:

@@ -12,6 +12,7 @@ from __future__ import annotations
 from prefect import flow
 
 from flows import cli
+from tasks import preflight
 from tasks.config import ExportConfig
 from tasks.tuned_models import export, merge, model_of
 
@@ -23,6 +24,8 @@ def export_model(config: ExportConfig = ExportConfig()) -> str:
     Args:
         config: Which model, in which form, where to.
     """
+    preflight.check_export(config)
+
     model = model_of(config.subject, config.compute)
     if config.form == "merged":
         model = merge(model, on=config.compute)

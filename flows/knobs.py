@@ -7,17 +7,25 @@ deployment, and both over the defaults; the configuration's own models then chec
 from __future__ import annotations
 
 import difflib
+import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 
 from tasks.errors import ConfigError
 
 Schema = Mapping[str, Any]
 M = TypeVar("M", bound=BaseModel)
+
+_FORMS = {
+    "list_type": "Write it as [one,another].",
+    "dict_type": "Write it as '{name: value}'.",
+}
+"""How a value is written, where its type alone does not tell."""
 
 
 @dataclass(frozen=True)
@@ -106,6 +114,27 @@ def parse(pairs: list[tuple[str, str]], known: list[Knob]) -> dict[str, Any]:
     return values
 
 
+def refuse_idle(pairs: list[tuple[str, str]], known: list[Knob], config: BaseModel) -> None:
+    """Refuse a knob of a choice that was not made: it would be ignored.
+
+    Raises:
+        ConfigError: With the choice that it belongs to, and the one that was made.
+    """
+    given = {name for name, _ in pairs}
+    for knob in known:
+        place, _, kinds = knob.when.partition("=")
+        if knob.name not in given or not place:
+            continue
+        chosen: Any = config
+        for part in place.split("."):
+            chosen = getattr(chosen, part)
+        if chosen not in kinds.split("|"):
+            raise ConfigError(
+                f"--{knob.name}: belongs to {place} {kinds.replace('|', ' or ')} (found {chosen}). "
+                f"Add --{place} {kinds.partition('|')[0]}, or leave it out."
+            )
+
+
 def _value(name: str, raw: str) -> Any:
     try:
         return yaml.safe_load(raw)
@@ -145,12 +174,57 @@ def build(model: type[M], values: Mapping[str, Any]) -> M:
 
 
 def _sentences(reason: ValidationError) -> Iterator[str]:
-    for error in reason.errors():
-        name = ".".join(str(part) for part in error["loc"] if not _is_variant(part))
-        if error["type"] == "value_error":  # our own, which names the knob below this place
-            yield f"{name}.{error['ctx']['error']}. See --help for what it takes."
+    for errors in _by_choice(list(reason.errors())):
+        kinds = [error for error in errors if _is_other_kind(error)]
+        if len(kinds) == len(errors) > 1:
+            yield _no_such_choice(kinds)
         else:
-            yield f"{name}: {error['msg']} (found {error['input']!r}). See --help for what it takes."
+            chosen = {_variant(error) for error in errors} - {_variant(error) for error in kinds}
+            of_it = [error for error in errors if _variant(error) in chosen]
+            yield from map(_sentence, of_it or errors)
+
+
+def _by_choice(errors: list[ErrorDetails]) -> Iterator[list[ErrorDetails]]:
+    """Yield the errors about the variants of one choice together, every other alone."""
+    for _, together in itertools.groupby(enumerate(errors), _choice):
+        yield [error for _, error in together]
+
+
+def _choice(numbered: tuple[int, ErrorDetails]) -> tuple[object, ...]:
+    number, error = numbered
+    at = next((at for at, part in enumerate(error["loc"]) if _is_variant(part)), None)
+    return (number,) if at is None else error["loc"][:at]
+
+
+def _variant(error: ErrorDetails) -> object:
+    return next((part for part in error["loc"] if _is_variant(part)), None)
+
+
+def _is_other_kind(error: ErrorDetails) -> bool:
+    """Say whether an error only means that another variant was chosen."""
+    place = error["loc"]
+    return place[-1] == "kind" and error["type"] == "literal_error" and _is_variant(place[-2])
+
+
+def _no_such_choice(errors: list[ErrorDetails]) -> str:
+    kinds = [str(error["ctx"]["expected"]).strip("'") for error in errors]
+    *others, last = kinds
+    return (
+        f"{_name(errors[0])}: there is no such choice (found {errors[0]['input']!r}). "
+        f"Choose {', '.join(others)} or {last}."
+    )
+
+
+def _sentence(error: ErrorDetails) -> str:
+    name = _name(error)
+    if error["type"] == "value_error":  # our own, which names the knob below this place
+        return f"{name}.{error['ctx']['error']}. See --help for what it takes."
+    advice = _FORMS.get(error["type"], "See --help for what it takes.")
+    return f"{name}: {error['msg']} (found {error['input']!r}). {advice}"
+
+
+def _name(error: ErrorDetails) -> str:
+    return ".".join(str(part) for part in error["loc"] if not _is_variant(part))
 
 
 def _is_variant(part: object) -> bool:

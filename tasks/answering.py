@@ -80,11 +80,26 @@ def _(
 def _(
     subject: AnswersConfig, data: Dataset, spec: DecodeSpec, on: LocalConfig, system: str
 ) -> Predictions:
-    found = sources.files(subject.path, ("*.jsonl", "*.txt", "*.json"), "answers.path")
-    if len(found) != 1:
-        raise ConfigError(f"answers.path: one file is needed (found {len(found)}). Name it.")
-    said: Predictions = take(store.file_digest(found[0]), str(found[0]), data, spec, system)
+    file = answers_file(subject, "answers")
+    said: Predictions = take(store.file_digest(file), str(file), data, spec, system)
     return said
+
+
+def answers_file(subject: AnswersConfig, where: str) -> Path:
+    """Return the one file that holds the answers.
+
+    Raises:
+        ConfigError: None is named or there, or there are several.
+    """
+    if not subject.path:
+        raise ConfigError(f"{where}.path: no file of answers (found none). Name it.")
+    found = sources.files(subject.path, ("*.jsonl", "*.txt", "*.json"), f"{where}.path")
+    if len(found) != 1:
+        some = ", ".join(path.name for path in found[:4])
+        raise ConfigError(
+            f"{where}.path: one file is needed (found {len(found)}: {some}). Name it."
+        )
+    return found[0]
 
 
 @step(cached=False, name="ask-{system}")

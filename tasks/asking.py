@@ -36,12 +36,14 @@ class Endpoint:
         url: Address, without `/v1`.
         model: Name of the model; empty takes the first that the server lists.
         seconds: Time for one answer.
+        where: The section that names it, for messages.
 
     Raises:
         ConfigError: There is no server, no such model, or it refuses the key.
     """
 
-    def __init__(self, url: str, model: str, seconds: float) -> None:
+    def __init__(self, url: str, model: str, seconds: float, where: str = "endpoint") -> None:
+        self._where = where
         key = os.environ.get(KEY, "")
         self._url = url.rstrip("/").removesuffix("/v1")
         self._client = httpx.Client(
@@ -50,7 +52,7 @@ class Endpoint:
         served = self._served()
         if model and model not in served:
             raise ConfigError(
-                f"endpoint.model: {self._url} serves no {model!r} (found {', '.join(served)}). "
+                f"{where}.model: {self._url} serves no {model!r} (found {', '.join(served)}). "
                 "Name one of them."
             )
         self.model = model or served[0]
@@ -105,23 +107,25 @@ class Endpoint:
             reply = self._client.get(f"{self._url}/v1/models")
         except (httpx.HTTPError, httpx.InvalidURL) as reason:
             raise ConfigError(
-                f"endpoint.url: {self._url} does not answer ({type(reason).__name__}: {reason}). "
+                f"{self._where}.url: {self._url} does not answer ({type(reason).__name__}: {reason}). "
                 "Start the server, or name another."
             ) from reason
         if reply.status_code in (401, 403):
             raise ConfigError(
-                f"endpoint.url: {self._url} refuses the key (status {reply.status_code}). "
+                f"{self._where}.url: {self._url} refuses the key (status {reply.status_code}). "
                 f"Put its key into the environment as {KEY}."
             )
         try:
             names = [str(each["id"]) for each in reply.json()["data"]]
         except (ValueError, KeyError, TypeError) as reason:
             raise ConfigError(
-                f"endpoint.url: {self._url} does not speak OpenAI's interface (status "
+                f"{self._where}.url: {self._url} does not speak OpenAI's interface (status "
                 f"{reply.status_code} at /v1/models). Name the address without /v1."
             ) from reason
         if not names:
-            raise ConfigError(f"endpoint.url: {self._url} serves no model (found none).")
+            raise ConfigError(
+                f"{self._where}.url: {self._url} serves no model (found none). Load one there."
+            )
         return names
 
 

@@ -9,9 +9,10 @@ import json
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
+from pathlib import PurePath
 from typing import Any
 
-from tasks import store
+from tasks import sources, store
 from tasks.artifacts import (
     SUMMARY,
     Dataset,
@@ -23,7 +24,17 @@ from tasks.artifacts import (
     Verdict,
     read,
 )
-from tasks.config import FinetuneConfig, MetricsConfig
+from tasks.config import (
+    AnswersConfig,
+    EndpointConfig,
+    EvaluateConfig,
+    FinetuneConfig,
+    MetricsConfig,
+    ModelConfig,
+    RegisteredConfig,
+    Section,
+)
+from tasks.judging import INCUMBENTS
 from tasks.ledger import Ledger
 from tasks.metrics import attributes, faithfulness, statistics
 from tasks.metrics.slices import slices
@@ -119,6 +130,32 @@ def run_report(
     )
 
 
+def evaluation_report(
+    data: Dataset,
+    answers: Mapping[str, Predictions],
+    scores: Mapping[str, Scores],
+    verdict: Verdict,
+    config: EvaluateConfig,
+) -> shown.RunReport:
+    """Return what the page of an evaluation shows."""
+    page = evaluation(data, answers, scores, verdict, config.metrics)
+    rival = _who(config.against)
+    named = f"{_who(config.subject)} against {rival}" if rival else _who(config.subject)
+    return replace(page, run=shown.Run(name=named, rows=data.records))
+
+
+def _who(subject: Section) -> str:
+    """Return what a person calls a system."""
+    if isinstance(subject, RegisteredConfig):
+        return f"{subject.name}, {f'version {subject.version}' if subject.version else 'champion'}"
+    if isinstance(subject, ModelConfig):
+        return sources.shown(subject.tuned or subject.base.uri)
+    if isinstance(subject, EndpointConfig):
+        address = sources.shown(subject.url)
+        return f"{subject.model} at {address}" if subject.model else address
+    return PurePath(subject.path).name if isinstance(subject, AnswersConfig) else ""
+
+
 def points(model: Model) -> list[Point]:
     """Return what was measured while a model was trained."""
     return [
@@ -165,7 +202,10 @@ def _board(
     summary = store.resolve(scores["tuned"].uri) / SUMMARY
     warning = json.loads(summary.read_text(encoding="utf-8"))["details"]["width_warning"]
     differences = [
-        shown.Difference(one.rival, one.metric, one.difference, one.p)
+        # against a champion the p-value is of the margin, which the page does not show
+        shown.Difference(
+            one.rival, one.metric, one.difference, None if one.rival in INCUMBENTS else one.p
+        )
         for one in verdict.comparisons
     ]
     return shown.Scoreboard(

@@ -341,7 +341,7 @@ class ModelConfig(Section):
     base: BaseConfig = BaseConfig()
     """The base model."""
     tuned: str = ""
-    """Folder of what was tuned on it, with its model.json; empty asks the base itself."""
+    """Folder of what was tuned on it, here or by ChatGLM's own scripts; empty takes the base itself."""
 
 
 class EndpointConfig(Section):
@@ -423,5 +423,7 @@ class ExportConfig(Section):
     """merged: adapters become weights that any program loads; adapter: peft's layout; chatglm: ChatGLM's own."""
     to: str = "exported"
     """The folder; it must be new or empty."""
+    store: StoreConfig = StoreConfig()
+    """Where the model is kept."""
     compute: LocalConfig = LocalConfig()
     """Where it is made."""

@@ -204,7 +204,7 @@ def _beaten(one: Difference, corrected: float, rules: Rules) -> Finding:
             "open": "is not surely as good as",
         },
     }[rule][state]
-    told = f"{words} {described(one)}"
+    told = f"{words} {described(one, 'by ' if state == 'holds' and rule == 'beats' else '')}"
     return Finding(rule, state, told + (_deciding(one, rules) if state == "open" else ""))
 
 
@@ -237,16 +237,18 @@ def _worst(
     level = 1 - rules.confidence
     broken = [one for one in parts if one.high <= -rules.slice_margin and sure[id(one)] <= level]
     for one in broken:
-        yield Finding("slice", "broken", f"falls behind on {one.slice}: {described(one)}")
+        yield Finding("slice", "broken", f"on {one.slice}, falls behind {described(one)}")
     if not broken:
         worst = min(parts, key=lambda one: one.mean)
-        yield Finding("slice", "holds", f"worst slice, {worst.slice}: {described(worst)}")
+        yield Finding(
+            "slice", "holds", f"on its worst slice, {worst.slice}, next to {described(worst)}"
+        )
 
 
-def described(one: Difference) -> str:
-    """Say a difference with its interval."""
-    by = f"{one.mean:+.1f} ({one.low:+.1f} to {one.high:+.1f})"
-    return f"{one.rival} on {_title(one.metric)} by {by}"
+def described(one: Difference, link: str = "") -> str:
+    """Say a difference with its interval: who, on what, `by` or a colon, how much."""
+    told = f"{one.mean:+.1f} ({one.low:+.1f} to {one.high:+.1f})"
+    return f"{one.rival} on {_title(one.metric)}{f' {link}' if link else ': '}{told}"
 
 
 def _title(metric: str) -> str:

@@ -7,16 +7,30 @@ model, the store and its disk, the port. What only the bytes can tell is said by
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
-from tasks import endpoints, models, registry, sources, store
+from tasks import (
+    answering,
+    asking,
+    endpoints,
+    models,
+    registry,
+    sources,
+    store,
+    training,
+    tuned_models,
+)
 from tasks.config import (
     AnswersConfig,
     BaseConfig,
+    EndpointConfig,
     EvaluateConfig,
+    ExportConfig,
     FinetuneConfig,
     ModelConfig,
     RegisteredConfig,
+    Section,
     ServingConfig,
     StoreConfig,
 )
@@ -52,32 +66,59 @@ def check_evaluation(config: EvaluateConfig) -> None:
     """
     for request in config.source.requests():
         sources.check(request)
-    for subject in (config.subject, config.against):
-        if isinstance(subject, ModelConfig):
-            _base(subject.base)
-        elif isinstance(subject, RegisteredConfig):
-            registry.model_of(subject.name, subject.version)
-        elif isinstance(subject, AnswersConfig):
-            sources.files(subject.path or "?", ("*",), "answers.path")
+    _subject(config.subject, "subject")
+    _subject(config.against, "against")
     _store(config.store, _LEAST_FREE)
     protocol.check(config.metrics.measure(), [])
 
 
-def _base(config: BaseConfig) -> int:
+def check_export(config: ExportConfig) -> None:
+    """Refuse an export that cannot work.
+
+    Raises:
+        ConfigError: With the knob, what was found, and what to do.
+    """
+    tuned_models.target(config.to)
+    _store(config.store, _LEAST_FREE)
+    _subject(config.subject, "subject")
+    if isinstance(config.subject, RegisteredConfig):
+        model = registry.model_of(config.subject.name, config.subject.version)
+        tuned_models.check_form(config.form, model.family, model.kind)
+    elif not config.subject.tuned:
+        tuned_models.check_form(config.form, config.subject.base.family, "base")
+
+
+def _subject(subject: Section, where: str) -> None:
+    if isinstance(subject, ModelConfig):
+        _base(subject.base, f"{where}.base")
+        if subject.tuned:
+            tuned_models.check_tuned(subject, where)
+    elif isinstance(subject, RegisteredConfig):
+        registry.model_of(subject.name, subject.version, where)
+    elif isinstance(subject, AnswersConfig):
+        answering.answers_file(subject, where)
+    elif isinstance(subject, EndpointConfig):
+        asking.Endpoint(subject.url, subject.model, subject.seconds, where)
+
+
+def _base(config: BaseConfig, where: str = "base") -> int:
     """Return the size of the model in bytes, 0 where only a fetch can tell."""
-    sources.check(config.request())
+    knob = f"{where}.uri"
+    sources.check(replace(config.request(), where=knob))
     if sources.is_remote(config.uri):
-        _is_folder(config.uri)
+        _is_folder(config.uri, knob)
         return 0
-    found = sources.files(config.uri, sources.MODEL, "base.uri")
-    models.check(sources.local_path(config.uri, "base.uri"), [path.name for path in found])
+    found = sources.files(config.uri, sources.MODEL, knob)
+    folder = sources.local_path(config.uri, knob)
+    models.check(folder, [path.name for path in found])
+    training.fits(folder, config.family, where)
     return sum(path.stat().st_size for path in found)
 
 
-def _is_folder(uri: str) -> None:
+def _is_folder(uri: str, knob: str) -> None:
     if not uri.lower().startswith(("s3://", "hf://")):
         raise ConfigError(
-            f"base.uri: a model is a folder (found {sources.shown(uri)!r}). "
+            f"{knob}: a model is a folder (found {sources.shown(uri)!r}). "
             "Give a path, s3://bucket/prefix or hf://org/name@revision."
         )
 

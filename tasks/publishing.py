@@ -112,7 +112,7 @@ def publish_evaluation(
         key="scores",
         description=f"Verdict: {verdict.outcome}",
     )
-    page = assembly.evaluation(data, answers, scores, verdict, config.metrics)
+    page = assembly.evaluation_report(data, answers, scores, verdict, config)
     report = _written(render(page), verdict, config)
     _link("report", report)
     return report

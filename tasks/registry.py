@@ -186,12 +186,18 @@ def promote(name: str, version: int, why: str) -> Line:
     """Make a version champion, whatever its verdict.
 
     Raises:
-        ConfigError: There is no such version, its bytes are gone, or no reason is given.
+        ConfigError: There is no such version, it is champion already, its bytes are gone, or no
+            reason is given.
     """
     _require_reason(why)
     with _changing(name) as current:
         entry = _entry(current, name, version)
         _whole(entry, name)
+        if current.champion == version:
+            raise ConfigError(
+                f"champions.{name}: version {version} is the champion already (found since "
+                f"{current.changes[-1].at}, because: {current.changes[-1].why}). Nothing was changed."
+            )
         current.replace(entry.model_copy(update={"withdrawn": False}))
         current.crown(version, why)
     return current
@@ -208,8 +214,8 @@ def roll_back(name: str, why: str) -> Line:
         before = _before(current)
         if current.champion is None or before is None:
             raise ConfigError(
-                f"champions.{name}: there is nothing to roll back to (found {len(current.changes)} "
-                "champions so far). Promote a version instead."
+                f"champions.{name}: there is nothing to roll back to (found no other champion before). "
+                "Promote a version instead."
             )
         _whole(before, name)
         dethroned = _entry(current, name, current.champion)
@@ -236,8 +242,13 @@ def entry_of(name: str, version: int) -> Entry:
     return _entry(line(name), name, version)
 
 
-def model_of(name: str, version: int = 0) -> Model:
+def model_of(name: str, version: int = 0, where: str = "subject") -> Model:
     """Return a registered model; version 0 is the champion.
+
+    Args:
+        name: Its line.
+        version: Its version.
+        where: The section that names it, for messages.
 
     Raises:
         ConfigError: There is no such name or version, or its bytes are gone.
@@ -245,13 +256,12 @@ def model_of(name: str, version: int = 0) -> Model:
     current = line(name)
     if not current.entries:
         raise ConfigError(
-            f"registered.name: nothing is registered as {name!r} "
+            f"{where}.name: nothing is registered as {name!r} "
             f"(found {', '.join(names()) or 'none'}). Choose one of them."
         )
     if not version and current.champion is None:
         raise ConfigError(
-            f"registered.version: {name} has no champion (found {len(current.entries)} versions). "
-            "Name a version."
+            f"{where}.version: {name} has no champion (found {_versions(current)}). Name a version."
         )
     return _whole(_entry(current, name, version or current.champion or 0), name)
 
@@ -259,11 +269,15 @@ def model_of(name: str, version: int = 0) -> Model:
 def _entry(current: Line, name: str, version: int) -> Entry:
     entry = current.at(version)
     if entry is None:
-        known = ", ".join(str(each.version) for each in current.entries) or "none"
         raise ConfigError(
-            f"champions.{name}: there is no version {version} (found {known}). Choose one of them."
+            f"champions.{name}: there is no version {version} (found {_versions(current)}). "
+            "Choose one of them."
         )
     return entry
+
+
+def _versions(current: Line) -> str:
+    return ", ".join(str(each.version) for each in current.entries) or "none"
 
 
 def _whole(entry: Entry, name: str) -> Model:

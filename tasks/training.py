@@ -7,6 +7,7 @@ What a job prints becomes log lines of the run, a progress artifact and the bar 
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -15,9 +16,11 @@ from prefect import get_run_logger
 from tasks import fetching, models, plugins, store
 from tasks.artifacts import Dataset, Model, Predictions
 from tasks.config import BaseConfig, LocalConfig
+from tasks.errors import ConfigError
 from tasks.progress import Watch
 from tasks.provenance import made, origin
 from tasks.steps import step
+from tasks.trainer import families
 from tasks.trainer.job import DecodeSpec, Job, TrainSpec, Weights, untrained
 
 WHOLE = Weights()
@@ -75,7 +78,26 @@ def fetch_model(config: BaseConfig) -> Model:
     """
     base = fetching.bring({".": config.request()}, "models", made("fetch_model", config))
     models.check(store.resolve(base.uri), base.names)
+    fits(store.resolve(base.uri), config.family, "base")
     return Model(uri=base.uri, digest=base.digest, family=config.family, kind="base")
+
+
+def fits(folder: Path, family: str, where: str) -> None:
+    """Refuse a family that does not cover the model of a folder, before rows are measured for it.
+
+    Raises:
+        ConfigError: It does not.
+    """
+    fields = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    named = fields.get("architectures") if isinstance(fields, dict) else None
+    found = str(named[0]) if isinstance(named, list) and named else "none"
+    covering = [name for name in families.names() if found in families.load(name).ARCHITECTURES]
+    if family not in covering:
+        choose = f"Choose {' or '.join(covering)}." if covering else "Choose another base model."
+        raise ConfigError(
+            f"{where}.family: {family} does not cover this model (found {found} in its "
+            f"config.json). {choose}"
+        )
 
 
 @step(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +25,50 @@ from tasks.steps import step
 from tasks.trainer.job import Job
 from tasks.training import fetch_model
 
+# by name, because a folder of the store holds a record of its own, which is none of the model's files
 _TUNED = (
-    *("*.json", "*.jsonl", "*.safetensors", "*.bin", "*.jinja", "*.model"),
-    *("merges.txt", "vocab.txt"),
+    *("model.json", "adapter_config.json", "config.json", "generation_config.json", "vocab.json"),
+    *("tokenizer*.json", "special_tokens_map.json", "added_tokens.json", "*.index.json"),
+    *("metrics.jsonl", "*.safetensors", "*.bin", "*.jinja", "*.model", "merges.txt", "vocab.txt"),
 )
 _RECORD = "model.json"
 _ACTIONS = ("tasks/trainer/exchange", "tasks/trainer/merging.py", "tasks/trainer/methods")
+
+
+class TunedConfig(BaseConfig):
+    """Where a tuned model lies."""
+
+    def request(self) -> sources.Request:
+        """Return what is to be fetched."""
+        return sources.Request(self.uri, _TUNED, "subject.tuned", s3=self.s3)
+
+
+def place_of(subject: ModelConfig) -> TunedConfig:
+    """Return where the tuned model of a configuration lies."""
+    return TunedConfig(uri=subject.tuned, family=subject.base.family, s3=subject.base.s3)
+
+
+def check_tuned(subject: ModelConfig, where: str) -> None:
+    """Refuse what cannot be a tuned model of this base, without asking the network.
+
+    Raises:
+        ConfigError: Nothing is there, or only ChatGLM's own layout would do.
+    """
+    request = replace(place_of(subject).request(), where=f"{where}.tuned")
+    sources.check(request)
+    if sources.is_remote(subject.tuned):
+        return
+    folder = sources.local_path(subject.tuned, request.where)
+    if not folder.is_dir():
+        raise ConfigError(
+            f"{request.where}: a tuned model is a folder (found the file {subject.tuned!r}). "
+            "Name its folder."
+        )
+    if subject.base.family != "chatglm" and not (folder / _RECORD).is_file():
+        raise ConfigError(
+            f"{request.where}: {_RECORD} is missing (found {subject.tuned!r}). Name a folder that a "
+            "training here wrote; only ChatGLM's own checkpoints are taken over without it."
+        )
 
 
 def model_of(subject: RegisteredConfig | ModelConfig, on: LocalConfig) -> Model:
@@ -43,8 +82,7 @@ def model_of(subject: RegisteredConfig | ModelConfig, on: LocalConfig) -> Model:
     base: Model = fetch_model(subject.base)
     if not subject.tuned:
         return base
-    place = BaseConfig(uri=subject.tuned, family=subject.base.family, s3=subject.base.s3)
-    tuned: Model = fetch_tuned(place, base, on=on)
+    tuned: Model = fetch_tuned(place_of(subject), base, on=on)
     return tuned
 
 
@@ -54,15 +92,14 @@ def model_of(subject: RegisteredConfig | ModelConfig, on: LocalConfig) -> Model:
     retries=4,
     wait_seconds=(2, 8, 32, 60),
 )
-def fetch_tuned(place: BaseConfig, base: Model, on: LocalConfig) -> Model:
+def fetch_tuned(place: TunedConfig, base: Model, on: LocalConfig) -> Model:
     """Bring a tuned model into the store; an adapter in ChatGLM's own layout is taken over.
 
     Raises:
         ConfigError: It is none, or does not fit the base.
         TransientError: The network failed; worth another try.
     """
-    request = sources.Request(place.uri, _TUNED, "subject.tuned")
-    given = fetching.bring({".": request}, "models", made("fetch_tuned", place, base))
+    given = fetching.bring({".": place.request()}, "models", made("fetch_tuned", place, base))
     folder = store.resolve(given.uri)
     if not (folder / _RECORD).is_file():
         return _made("adopt", base, folder, on)
@@ -95,7 +132,8 @@ def merge(model: Model, on: LocalConfig) -> Model:
     """
     if model.base is None:
         raise ConfigError(
-            "export: a base model has no adapters to merge (found no tuned model). Export it as it is."
+            "export: a base model has no adapters to merge (found no tuned model). "
+            "Name what was tuned on it."
         )
     return _made("merge", model.base, store.resolve(model.uri), on)
 
@@ -107,9 +145,7 @@ def export(model: Model, form: ExportForm, to: str, on: LocalConfig) -> str:
     Raises:
         ConfigError: The folder holds something, or the model has no such form.
     """
-    folder = Path(to).expanduser().absolute()
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ConfigError(f"to: {folder} is there and not empty. Name a new folder.")
+    folder = target(to)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".export-") as partial:
         whole = Path(partial) / "model"
@@ -124,6 +160,45 @@ def export(model: Model, form: ExportForm, to: str, on: LocalConfig) -> str:
             folder.rmdir()
         whole.rename(folder)
     return str(folder)
+
+
+def target(to: str) -> Path:
+    """Return the folder that a model is written into.
+
+    Raises:
+        ConfigError: None is named, it holds something, or it is a file.
+    """
+    folder = Path(to).expanduser().absolute()
+    if not to.strip():
+        raise ConfigError("to: no folder (found an empty name). Name a new folder.")
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(f"to: a file lies there (found {str(folder)!r}). Name a new folder.")
+    if folder.exists() and any(folder.iterdir()):
+        raise ConfigError(
+            f"to: the folder is not empty (found {str(folder)!r}). Name a new folder."
+        )
+    return folder
+
+
+def check_form(form: ExportForm, family: str, kind: str) -> None:
+    """Refuse a form that a model cannot take, before anything is made for it.
+
+    Raises:
+        ConfigError: With the forms that it can take.
+    """
+    adapters = kind in ("lora", "qlora", "prefix")
+    if form == "chatglm" and not (family == "chatglm" and adapters):
+        raise ConfigError(
+            f"form: chatglm is for adapters of ChatGLM (found {kind} of family {family}). "
+            f"Choose {'merged or adapter' if adapters else 'merged'}."
+        )
+    if form == "adapter" and not adapters:
+        raise ConfigError(f"form: this model has no adapters (found {kind}). Choose merged.")
+    if form == "merged" and kind == "base":
+        raise ConfigError(
+            "subject.tuned: a base model has no adapters to merge (found no tuned model). "
+            "Name what was tuned on it."
+        )
 
 
 def _made(action: str, base: Model, tuned: Path, on: LocalConfig) -> Model:

@@ -12,12 +12,21 @@ from typing import Any
 import pytest
 import tiny_models
 
-from tasks import answering, asking, steps, store, training
+from tasks import answering, asking, preflight, steps, store, training
 from tasks.artifacts import Dataset, Predictions, read
-from tasks.config import AnswersConfig, BaseConfig, EndpointConfig, LocalConfig
+from tasks.config import (
+    AnswersConfig,
+    BaseConfig,
+    EndpointConfig,
+    EvaluateConfig,
+    ExportConfig,
+    LocalConfig,
+    ModelConfig,
+    RegisteredConfig,
+)
 from tasks.errors import ConfigError, DataError, JobFailed, TransientError
 from tasks.trainer.job import DecodeSpec
-from tasks.tuned_models import fetch_tuned
+from tasks.tuned_models import TunedConfig, fetch_tuned
 
 pytestmark = pytest.mark.usefixtures("home", "quiet_logs")
 
@@ -259,8 +268,90 @@ def test_a_folder_that_is_no_tuned_model_is_refused(data: Dataset, tmp_path: Pat
         base = training.fetch_model(BaseConfig(uri=str(tmp_path / "base")))
         (tmp_path / "tuned" / "model.json").write_text("{}")
         with pytest.raises(ConfigError, match="not the record of a tuned model"):
-            fetch_tuned(BaseConfig(uri=str(tmp_path / "tuned")), base, LocalConfig())
+            fetch_tuned(TunedConfig(uri=str(tmp_path / "tuned")), base, LocalConfig())
         record = {"kind": "lora", "family": "tiny", "base_digest": "0" * 64}
         (tmp_path / "tuned" / "model.json").write_text(json.dumps(record))
         with pytest.raises(ConfigError, match="tuned on another base model"):
-            fetch_tuned(BaseConfig(uri=str(tmp_path / "tuned")), base, LocalConfig())
+            fetch_tuned(TunedConfig(uri=str(tmp_path / "tuned")), base, LocalConfig())
+
+
+def test_a_tuned_model_is_taken_from_where_the_store_keeps_it(tmp_path: Path) -> None:
+    tiny_models.glm(tmp_path / "base")
+    with steps.directly():
+        base = training.fetch_model(BaseConfig(uri=str(tmp_path / "base")))
+        with store.scratch(store.local()) as folder:
+            record = {"kind": "lora", "family": "tiny", "base_digest": base.digest}
+            (folder / "model.json").write_text(json.dumps(record))
+            (folder / "adapter_model.safetensors").write_bytes(b"weights")
+            uri, _ = store.commit(folder, store.local(), "models", {"step": "train"})
+        found = fetch_tuned(TunedConfig(uri=str(store.resolve(uri))), base, LocalConfig())
+    assert found.kind == "lora"
+    assert (store.resolve(found.uri) / "adapter_model.safetensors").read_bytes() == b"weights"
+
+
+def model(tmp_path: Path, **knobs: Any) -> ModelConfig:
+    base = BaseConfig(
+        uri=str(tiny_models.glm(tmp_path / "base")), family=knobs.pop("family", "tiny")
+    )
+    return ModelConfig(base=base, **knobs)
+
+
+def empty(tmp_path: Path) -> str:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / "config.json").write_text("{}")
+    return str(tmp_path / "empty")
+
+
+@pytest.mark.parametrize(
+    ("subject", "message"),
+    [
+        (lambda _: AnswersConfig(), r"against\.path: no file of answers \(found none\)"),
+        (lambda _: AnswersConfig(path="nowhere"), r"against\.path: no such file"),
+        (lambda _: RegisteredConfig(name="nobody"), r"against\.name: nothing is registered as"),
+        (lambda _: ModelConfig(base=BaseConfig(uri="no")), r"against\.base\.uri: no such file"),
+        (
+            lambda at: model(at, tuned="no"),
+            r"against\.tuned: no such file or folder \(found 'no'\)",
+        ),
+        (lambda at: model(at, tuned=__file__), r"against\.tuned: a tuned model is a folder"),
+        (lambda at: model(at, tuned=empty(at)), r"against\.tuned: model\.json is missing"),
+        (
+            lambda at: model(at, family="llama"),
+            r"against\.base\.family: llama does not cover this model \(found GlmForCausalLM in its "
+            r"config\.json\)\. Choose chatglm or glm4 or tiny\.",
+        ),
+        (
+            lambda _: EndpointConfig(url="http://127.0.0.1:9"),
+            r"against\.url: http://127\.0\.0\.1:9 does not answer",
+        ),
+        (lambda _: EndpointConfig(url="nonsense"), r"against\.url: nonsense does not answer"),
+    ],
+)
+def test_what_cannot_answer_is_refused_before_the_rows_are_read(
+    subject: Callable[[Path], Any], message: str, tmp_path: Path
+) -> None:
+    known = AnswersConfig(path=__file__)
+    with pytest.raises(ConfigError, match="^" + message):
+        preflight.check_evaluation(EvaluateConfig(subject=known, against=subject(tmp_path)))
+
+
+@pytest.mark.parametrize(
+    ("form", "to", "message"),
+    [
+        ("merged", "there", r"to: the folder is not empty \(found '.*there'\)"),
+        ("merged", "there/config.json", r"to: a file lies there"),
+        ("merged", "", r"to: no folder \(found an empty name\)"),
+        ("merged", "new", r"subject\.tuned: a base model has no adapters"),
+        ("adapter", "new", r"form: this model has no adapters \(found base\)"),
+        ("chatglm", "new", r"form: chatglm is for adapters of ChatGLM \(found base of family tiny"),
+    ],
+)
+def test_an_export_that_cannot_work_is_refused_before_anything_is_merged(
+    form: Any, to: str, message: str, tmp_path: Path
+) -> None:
+    tiny_models.glm(tmp_path / "there")
+    place = str(tmp_path / to) if to else ""
+    config = ExportConfig(subject=model(tmp_path), form=form, to=place)
+    with pytest.raises(ConfigError, match="^" + message):
+        preflight.check_export(config)
+    assert not (tmp_path / "new").exists()

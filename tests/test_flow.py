@@ -274,6 +274,30 @@ def test_a_registered_model_is_scored_again_beside_a_file_of_answers(project: Pr
     assert tuned in said.table
     assert other.split()[1:] in [line.split()[1:] for line in said.table]
     assert "against on ROUGE-2" in said.out
+    page = next(line for line in said.out.splitlines() if line.startswith("  report "))
+    text = Path(page.split(maxsplit=1)[1]).read_text("utf-8")
+    assert "<title>" in text
+    assert f"test, version 1 against {base.name}" in text
+
+
+def test_a_run_that_serves_nothing_says_why(project: Project) -> None:
+    said = project.run(judge__beats="[]", judge__min_rows="1", judge__slice_margin="-1")
+    assert "served   no: serving.when is never" in said.out
+    said = project.run(judge__min_rows="10000", serving__when="pass")
+    assert "served   no: the verdict is " in said.out
+
+
+def test_a_knob_that_would_be_ignored_ends_the_run_before_it_begins(project: Project) -> None:
+    said = project.run(expect=2, train__method__tokens="16")
+    assert "error: --train.method.tokens: belongs to train.method.kind prefix" in said.err
+    assert not said.out
+
+
+def test_one_endpoint_or_all_are_stopped_and_named(project: Project) -> None:
+    assert project.run_module("flows.teardown", "nobody") == (
+        "nothing is served under the name nobody\n"
+    )
+    assert project.run_module("flows.teardown") == "nothing is served\n"
 
 
 def _is_of_base(path: Path) -> bool:

@@ -18,7 +18,7 @@ import pytest
 import sentencepiece_models
 import tiny_models
 from prefect.settings import PREFECT_API_URL
-from running import Project
+from running import Project, Said
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("server")]
 
@@ -120,3 +120,50 @@ def test_a_system_of_the_how_tos_runs_from_rows_to_a_served_model(
     losses = [json.loads(line)["loss"] for line in (model / "metrics.jsonl").open("rb")]
     assert losses
     assert all(0 < loss < 20 for loss in losses)
+
+
+@pytest.mark.parametrize("name", ["chatglm2-ptuning-on-spot", "chatglm3-lora"])
+def test_an_adapter_goes_out_in_chatglms_layout_and_comes_back_the_same(
+    name: str, tmp_path: Path
+) -> None:
+    system = SYSTEMS[name]
+    project = Project.make(tmp_path / "project", str(PREFECT_API_URL.value()))
+    shutil.rmtree(project.folder / "tiny-base")
+    system.write(project.folder / "tiny-base")
+    del project.knobs["train.learning_rate"]
+    project.knobs |= {"base.family": system.family, **system.knobs}
+    tuned = next(line for line in project.run().table if line.startswith("tuned"))
+    flags = ["--subject.name", "test", "--subject.version", "1", "--form", "chatglm"]
+    project.run_module("flows.export", *flags, "--to", "theirs")
+    theirs = {path.name for path in (project.folder / "theirs").iterdir()}
+    assert "model.json" not in theirs
+    knobs = {
+        "source.uri": "rows",
+        "data.format": "messages",
+        "decode.max_new_tokens": "8",
+        "subject.kind": "model",
+        "subject.base.uri": "tiny-base",
+        "subject.base.family": "chatglm",
+        "subject.tuned": "theirs",
+    }
+    words = [word for knob, value in knobs.items() for word in (f"--{knob}", value)]
+    said = Said(project.run_module("flows.evaluate", *words), "")
+    assert said.states["fetch_tuned"] == "Completed"
+    assert tuned in said.table
+
+
+def test_a_merged_model_is_a_base_that_answers_like_the_tuned_one(tmp_path: Path) -> None:
+    project = Project.make(tmp_path / "project", str(PREFECT_API_URL.value()))
+    tuned = next(line for line in project.run().table if line.startswith("tuned"))
+    flags = ["--subject.name", "test", "--subject.version", "1", "--to", "merged"]
+    project.run_module("flows.export", *flags)
+    knobs = {
+        "source.uri": "rows",
+        "data.format": "messages",
+        "decode.max_new_tokens": "8",
+        "subject.kind": "model",
+        "subject.base.uri": "merged",
+    }
+    words = [word for knob, value in knobs.items() for word in (f"--{knob}", value)]
+    said = Said(project.run_module("flows.evaluate", *words), "")
+    assert tuned in said.table

@@ -124,7 +124,7 @@ def test_a_slice_on_which_the_model_collapses_fails_it_whatever_the_mean() -> No
     )
     assert outcome == "fail"
     assert [one.rule for one in findings if one.state == "broken"] == ["slice", "slice"]
-    assert "falls behind on attribute: 颜色" in findings[0].told
+    assert findings[0].told.startswith("on attribute: 颜色, falls behind base on ROUGE-2: -")
     assert judged(scored, replace(RULES, slice_margin=-1.0), slices={"a": lost})[0] == "pass"
 
 
@@ -178,7 +178,7 @@ def test_a_model_equal_in_every_row_does_not_beat_its_base() -> None:
     scored["base"] = scored["tuned"]
     outcome, findings = judged(scored, replace(RULES, beats=("base",)))
     assert outcome == "fail"
-    assert findings[0].told.startswith("does not beat base")
+    assert findings[0].told.startswith("does not beat base on ROUGE-2: +0.0 (+0.0 to +0.0)")
 
 
 def test_rivals_that_no_rule_names_are_measured_and_decide_nothing() -> None:

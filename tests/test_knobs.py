@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from flows import knobs
-from tasks.config import FinetuneConfig
+from tasks.config import EvaluateConfig, FinetuneConfig
 from tasks.errors import ConfigError
 
 KNOWN = knobs.knobs(FinetuneConfig)
@@ -81,6 +81,53 @@ def test_another_method_brings_its_own_knobs() -> None:
 def test_a_wrong_knob_is_named_with_what_was_found(name: str, value: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         built((name, value))
+
+
+@pytest.mark.parametrize(
+    ("pairs", "message"),
+    [
+        ({"train.method.rank": "0"}, "train.method.rank: must be at least 1 (found 0)."),
+        (
+            {"train.method.kind": "magic"},
+            "train.method.kind: there is no such choice (found 'magic'). "
+            "Choose lora, qlora, prefix or full.",
+        ),
+        ({"train.method.kind": "prefix", "train.method.tokens": "0"}, "train.method.tokens: "),
+        ({"judge.beats": "base"}, "judge.beats: Input should be a valid list (found 'base')."),
+    ],
+)
+def test_only_what_is_wrong_is_told_of_a_choice_with_variants(
+    pairs: dict[str, str], message: str
+) -> None:
+    with pytest.raises(ConfigError) as refused:
+        built(*pairs.items())
+    (line,) = str(refused.value).splitlines()
+    assert line.startswith(message)
+
+
+@pytest.mark.parametrize("raw", ["[base", "{a: b", "'x"])
+def test_a_value_that_cannot_be_read_is_named(raw: str) -> None:
+    with pytest.raises(ConfigError, match=r"--judge\.beats: not a value \(found"):
+        built(("judge.beats", raw))
+
+
+def test_a_list_is_asked_for_in_the_form_that_is_read() -> None:
+    with pytest.raises(ConfigError, match=r"Write it as \[one,another\]"):
+        built(("judge.beats", "base"))
+    assert built(("judge.beats", "[base,random]")).judge.beats == ["base", "random"]
+
+
+def test_a_knob_of_a_choice_that_was_not_made_is_refused_not_ignored() -> None:
+    given = [("train.method.tokens", "64"), ("train.epochs", "3")]
+    with pytest.raises(ConfigError, match=r"^--train\.method\.tokens: .*prefix.*\(found lora\)"):
+        knobs.refuse_idle(given, KNOWN, built(*given))
+    chosen = [*given, ("train.method.kind", "prefix")]
+    knobs.refuse_idle(chosen, KNOWN, built(*chosen))
+    known = knobs.knobs(EvaluateConfig)
+    lost = [("subject.base.uri", "elsewhere")]
+    config = knobs.build(EvaluateConfig, knobs.parse(lost, known))
+    with pytest.raises(ConfigError, match=r"Add --subject\.kind model, or leave it out"):
+        knobs.refuse_idle(lost, known, config)
 
 
 def test_merging_lays_the_second_over_the_first() -> None:

@@ -168,6 +168,44 @@ def test_versions_that_answered_other_rows_are_not_compared(
     assert "answered other rows" in capsys.readouterr().err
 
 
+def test_the_line_of_models_fits_eighty_columns(capsys: pytest.CaptureFixture[str]) -> None:
+    base = "s3://bucket/models/chatglm3-6b-of-a-long-name/"
+    for name in ("good", "bad"):
+        registry.add("line", model(name), "pass", scores(24.0), {"base from": base})
+    assert champions.main(["line"]) == 0
+    told = capsys.readouterr().out
+    first, second = (line for line in told.splitlines() if line[:2] in ("1 ", "2 "))
+    assert "pass" in first
+    assert second.split()[-2:] == ["pass", "champion"]
+    assert f"base of 1, 2: {base}" in told
+    assert max(map(len, told.splitlines())) <= 80
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("nobody", "nothing is registered as 'nobody' (found line). Choose one of them."),
+        ("line promote 1 --why again", "version 1 is the champion already (found since "),
+        ("line promote --why x", "promote takes one version (found 0). See --help"),
+        ("line list 1", "list takes no version (found 1). See --help"),
+        ("line list --why x", "nothing is decided here (found --why 'x'). Add promote"),
+        ("line compare 1", "compare needs two versions (found 1). Write NAME compare"),
+        ("line compare 1 1", "a version cannot be compared with itself (found 1 twice)"),
+        ("line roll-back --why x", "nothing to roll back to (found no other champion before)."),
+    ],
+)
+def test_what_cannot_be_done_to_a_line_is_refused_and_changes_nothing(
+    words: str, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    add(model("good"), "pass", 24.0)
+    before = registry.line("line")
+    assert champions.main(words.split()) == 2
+    told = capsys.readouterr()
+    assert message in told.err
+    assert not told.out
+    assert registry.line("line") == before
+
+
 def test_the_command_lists_promotes_and_rolls_back(capsys: pytest.CaptureFixture[str]) -> None:
     add(model("good"), "pass", 24.0)
     add(model("bad"), "fail", 21.0)

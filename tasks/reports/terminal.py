@@ -166,21 +166,24 @@ def lines_table(lines: Mapping[str, Line]) -> RenderableType:
 def versions_table(line: Line) -> RenderableType:
     """Return every version of a name, and how its champion changed."""
     scores = sorted({metric for entry in line.entries for metric in entry.scores})
-    table = _columns("version", "model", "verdict", *map(title, scores), "base", "rows of", "")
+    table = _columns("version", "model", "rows of", *map(title, scores), "verdict", "")
+    bases: dict[str, list[str]] = {}
     for entry in line.entries:
         means = (f"{entry.scores[name]:.1f}" if name in entry.scores else "–" for name in scores)
         mark = "champion" if entry.version == line.champion else ""
         mark = mark or ("rolled back" if entry.withdrawn else "")
         base = entry.lineage.get("base from") or entry.lineage.get("base", "")[:8]
-        cells = (str(entry.version), entry.digest[:8])
+        bases.setdefault(base, []).append(str(entry.version))
+        cells = (str(entry.version), entry.digest[:8], entry.dataset[:8])
         table.add_row(
-            *map(_plain, cells),
+            *map(_plain, (*cells, *means)),
             _plain(entry.outcome, _STYLES.get(entry.outcome, "")),
-            *map(_plain, (*means, base, entry.dataset[:8])),
             _plain(mark, "bold"),
         )
-    changes = (f"{one.at}  version {one.version}: {one.why}" for one in line.changes)
-    return Group(_Snug(table), "", *(_bullet(change) for change in changes))
+    # an address has no length that a column could hold
+    told = [f"base of {', '.join(of)}: {base}" for base, of in bases.items() if base]
+    told += [f"{one.at}  version {one.version}: {one.why}" for one in line.changes]
+    return Group(_Snug(table), "", *map(_bullet, told))
 
 
 def differences_table(differences: Sequence[Difference]) -> RenderableType:
