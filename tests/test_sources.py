@@ -439,3 +439,14 @@ def test_what_is_gone_from_the_store_is_sent_again(server: FlakyServer, home: Pa
     (home / "store").rename(home / "lost")
     assert fetch.fn(source) == raw
     assert [each.headers["If-None-Match"] for each in server.asked] == [None, None]
+
+
+def test_a_folder_of_the_store_is_read_without_its_record(tmp_path: Path) -> None:
+    (tmp_path / "train.json").write_text("{}")
+    record = tmp_path / "record.json"
+    record.write_text('{"digest": "d", "files": [], "made": {}}')
+    found = sources.files(str(tmp_path), sources.ROWS, "source.uri")
+    assert [path.name for path in found] == ["train.json"]
+    record.write_text('{"content": "rows of somebody"}')
+    with pytest.raises(ConfigError, match="Rename the file"):
+        sources.files(str(tmp_path), sources.ROWS, "source.uri")

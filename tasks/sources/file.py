@@ -6,6 +6,7 @@ A path is identified by names and bytes of its files, never by where it lies.
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -97,7 +98,7 @@ def _of_folder(folder: Path, request: Request) -> list[str]:
         for path in folder.iterdir():
             if path.is_dir() and path.name.lower() in wanted:
                 names += [f"{path.name}/{file.name}" for file in path.iterdir() if file.is_file()]
-            elif path.is_file():
+            elif path.is_file() and not _is_a_record(path):
                 names.append(path.name)
     except PermissionError as reason:
         raise ConfigError(
@@ -105,6 +106,17 @@ def _of_folder(folder: Path, request: Request) -> list[str]:
             "Give this user the right to read it."
         ) from reason
     return chosen(names, request, repr(request.uri))
+
+
+def _is_a_record(path: Path) -> bool:
+    """Say whether a file is the record that a store keeps of a folder: no part of what the folder holds."""
+    if path.name != store.RECORD:
+        return False
+    try:
+        record = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return False
+    return isinstance(record, dict) and record.keys() >= {"digest", "files", "made"}
 
 
 def _check(name: str, file: Path, request: Request) -> None:
