@@ -13,12 +13,12 @@ from transformers import AutoConfig, AutoModelForCausalLM, GlmConfig, MptConfig,
 from transformers import PreTrainedTokenizerFast as FastTokenizer
 
 from tasks.trainer import families, footprint, objective, tuned
+from tasks.trainer.architectures.chatglm_config import ChatGlmConfig
 from tasks.trainer.batches import Batch
 from tasks.trainer.footprint import Shape
-from tasks.trainer.job import Full, Lora, Method, Prefix, Qlora, TrainSpec
+from tasks.trainer.job import Full, Lora, Method, Prefix, TrainSpec
 from tasks.trainer.model import Loaded
 
-GIB = 2**30
 CHATGLM3 = GlmConfig(
     vocab_size=65024,
     hidden_size=4096,
@@ -81,19 +81,17 @@ def measured(of: PreTrainedConfig, spec: TrainSpec, dtype: torch.dtype, rows: in
 METHODS: list[Method] = [Lora(rank=4), Lora(rank=4, layers="attention"), Full(), Prefix(tokens=8)]
 
 
-def check(kind: str, method: Method, twice: bool) -> None:
-    for dtype in (torch.float32, torch.bfloat16):
-        for vocabulary in (64, 8000):
-            spec = TrainSpec(method=method, gradient_checkpointing=twice)
-            of = config(kind, vocabulary)
-            # the difference: what does not grow with the rows is not the row's
-            row = (measured(of, spec, dtype, 5) - measured(of, spec, dtype, 2)) / 3
-            estimate = footprint.of(of, spec, dtype.itemsize, 96, 95).row
-            assert 1 / 1.5 < estimate / row < 1.5, (dtype, vocabulary, estimate / row)
+def check(kind: str, method: Method, twice: bool, dtype: torch.dtype, vocabulary: int) -> None:
+    spec = TrainSpec(method=method, gradient_checkpointing=twice)
+    of = config(kind, vocabulary)
+    # the difference: what does not grow with the rows is not the row's
+    row = (measured(of, spec, dtype, 5) - measured(of, spec, dtype, 2)) / 3
+    estimate = footprint.of(of, spec, dtype.itemsize, 96, 95).row
+    assert 1 / 1.5 < estimate / row < 1.5, (dtype, vocabulary, estimate / row)
 
 
 def test_a_row_takes_what_is_estimated() -> None:
-    check("glm", Lora(rank=4), False)
+    check("glm", Lora(rank=4), False, torch.bfloat16, 64)
 
 
 @pytest.mark.slow
@@ -103,7 +101,9 @@ def test_a_row_takes_what_is_estimated() -> None:
 def test_a_row_takes_what_is_estimated_with_every_method(
     kind: str, method: Method, twice: bool
 ) -> None:
-    check(kind, method, twice)
+    for dtype in (torch.float32, torch.bfloat16):
+        for vocabulary in (64, 8000):
+            check(kind, method, twice, dtype, vocabulary)
 
 
 @pytest.mark.parametrize("of", [CHATGLM3, MPT, config("llama"), config("qwen2")])
@@ -122,35 +122,45 @@ def test_what_is_trained_is_counted() -> None:
     assert footprint.trained(glm, TrainSpec(method=Prefix())) == 1_835_008
 
 
-# Method, rows of a pass, tokens of a row, scored ones, gradient checkpointing; GiB of estimate.
-# ChatGLM3's own fine-tuning with LoRA was published with 14,082 MiB, checkpointed, of which 11.6 GiB are weights.
-TABLE = [
-    (CHATGLM3, Lora(rank=8, layers="attention"), 1, 768, 512, True, 12.2),
-    (CHATGLM3, Lora(), 16, 192, 128, False, 30.9),
-    (CHATGLM3, Lora(), 16, 192, 128, True, 14.3),
-    (CHATGLM3, Qlora(), 16, 192, 128, True, 6.4),
-    (CHATGLM3, Prefix(), 16, 192, 128, True, 13.8),
-    (CHATGLM3, Full(), 16, 192, 128, True, 106.8),
-    (MPT, Lora(), 8, 512, 256, False, 43.1),
-    (MPT, Lora(), 8, 512, 256, True, 15.2),
-    (MPT, Full(), 8, 512, 256, True, 113.7),
-]
+MIB = 2**20
 
 
-@pytest.mark.parametrize(("of", "method", "rows", "tokens", "columns", "twice", "gib"), TABLE)
-def test_the_table_of_the_models_of_the_how_tos(
-    of: PreTrainedConfig,
-    method: Method,
-    rows: int,
-    tokens: int,
-    columns: int,
-    twice: bool,
-    gib: float,
-) -> None:
-    spec = TrainSpec(method=method, gradient_checkpointing=twice)
-    assert footprint.of(of, spec, 2, tokens, columns).total(rows) / GIB == pytest.approx(
-        gib, abs=0.06
+@pytest.mark.parametrize("twice", [False, True], ids=["kept", "checkpointed"])
+def test_the_published_memory_of_chatglm3_with_lora_is_estimated(twice: bool) -> None:
+    # ChatGLM3's fine-tuning demo: 14,082 MiB; rank 8 on query, key and value. Its settings at the time are
+    # not told: about 768 tokens a pass are its batch of 4 rows of AdvertiseGen or one row filled to the limit.
+    spec = TrainSpec(method=Lora(rank=8, layers="attention"), gradient_checkpointing=twice)
+    assert footprint.of(CHATGLM3, spec, 2, 384, 256).total(2) / MIB == pytest.approx(
+        14_082, rel=0.2
     )
+
+
+def test_the_published_memory_of_chatglm3_with_a_prefix_is_estimated() -> None:
+    # the same demo: 18,426 MiB, as the GPU counts them, with the driver's own and what the allocator keeps
+    taken = footprint.of(CHATGLM3, TrainSpec(method=Prefix()), 2, 384, 256).total(2)
+    assert taken / MIB == pytest.approx(18_426, rel=0.25)
+
+
+def test_the_published_memory_of_chatglm_6b_in_four_bits_is_estimated() -> None:
+    # ChatGLM-6B's P-Tuning README: 6.7 GB in 4 bits, one row a pass, limits of 64 tokens. Its attention keeps
+    # the softmax, its logits are those of all columns, and a GPU has half a gigabyte of its own besides.
+    shape = Shape.of(ChatGlmConfig())
+    spec = TrainSpec(method=Prefix())
+    needed = footprint.of(ChatGlmConfig(), spec, 2, 128, 128)
+    four_bits = needed.weights - shape.blocks * (2 - 0.5)
+    taken = (four_bits + needed.state + needed.row) / 1e9
+    assert taken < 6.7
+    assert taken == pytest.approx(6.7, rel=1 / 3)
+
+
+def test_a_projection_is_counted_among_the_weights() -> None:
+    spec = TrainSpec(method=Prefix(projection=True))
+    numbers = footprint.trained(Shape.of(MPT), spec)
+    assert numbers > 1e9, "more than a billion, which are gone when the prefix is saved"
+    plain = Shape.of(MPT).parameters * 2
+    needed = footprint.of(MPT, spec, 2, 64, 32)
+    assert needed.weights == plain + 4 * numbers
+    assert needed.state == 12 * numbers
 
 
 def test_sharding_divides_all_but_the_rows() -> None:

@@ -93,6 +93,38 @@ def test_a_loss_of_zero_ends_the_run_after_ten_steps() -> None:
     assert alarm([1e-5] * 50) is None
 
 
+def test_rows_that_are_known_by_heart_are_said_once_and_end_nothing(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    guard = Guard(VOCABULARY)
+    known = [max(2.5 * 0.8**step, 1e-9) for step in range(90)] + [0.0] * 60
+    for loss in known[:100]:
+        assert guard.look(loss, 0.1) == ""
+    assert not guard.suspects, "its checkpoints are as good as any"
+    again = Guard(VOCABULARY)
+    again.restore(json.loads(json.dumps(guard.state())))
+    for loss in known[100:]:
+        assert again.look(loss, 0.0, last=True) == ""
+    assert capsys.readouterr().out.count("knows its rows by heart") == 1
+
+
+@pytest.mark.parametrize("before", [[], [11.0], [2.0] * 40, [0.3] * 40])
+def test_a_loss_that_falls_to_zero_from_one_step_to_the_next_is_broken(before: list[float]) -> None:
+    assert alarm([*before, *[0.0] * 30]) == len(before) + 9
+
+
+def test_a_base_that_is_worse_than_guessing_may_learn() -> None:
+    slow = [30 * 0.98**step for step in range(200)]
+    assert slow[0] > 2 * math.log(420)
+    assert alarm(slow, 420) is None
+    assert alarm([30.0, *[60.0] * 20], 420) == 8
+    guard = Guard(420)
+    guard.look(slow[0], 1.0)
+    again = Guard(420)
+    again.restore(json.loads(json.dumps(guard.state())))
+    assert not any(again.look(loss, 1.0) for loss in slow[1:])
+
+
 def test_what_was_seen_survives_an_interruption() -> None:
     losses = [3.0] * 30 + [20.0] * 8
     for cut in range(1, len(losses)):

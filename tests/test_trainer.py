@@ -28,12 +28,10 @@ from tasks.trainer.model import Loaded
 from tasks.trainer.rates import learning_rate
 from tasks.trainer.stopping import Stop
 
-# peft 0.21 asks a model for an attribute that transformers 5.23 has renamed
-
 PROJECT = Path(__file__).parents[1]
 DIGEST = "ab" * 32
 QUICK = TrainSpec(epochs=2, global_batch=8, checkpoint_steps=5, dev_rows=4, learning_rate=5e-3)
-FULL = replace(QUICK, method=Full(), epochs=8)
+FULL = replace(QUICK, method=Full(), max_steps=4)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -188,7 +186,7 @@ def test_a_tuned_model_answers_as_it_did_in_training(folder: Path, tmp_path: Pat
     spec = DecodeSpec(max_new_tokens=16)
     asked = [tiny_models.record(i)["messages"][:1] for i in range(6)]
     for method in (Lora(), Full()):
-        job = order(folder, tmp_path / method.kind, replace(QUICK, method=method, epochs=6))
+        job = order(folder, tmp_path / method.kind, replace(QUICK, method=method, epochs=4))
         loaded = model.load(job)
         parameters = tuned.prepare_training(loaded, job.train or QUICK)
         rows = loop.read_rows(job, loaded, QUICK)
@@ -209,7 +207,7 @@ def test_bfloat16_trains_and_answers_with_adapters_beside_the_weights(
     folder: Path, tmp_path: Path
 ) -> None:
     for method in (Lora(), Full()):
-        spec = replace(QUICK, precision="bfloat16", method=method, epochs=3)
+        spec = replace(QUICK, precision="bfloat16", method=method, epochs=2)
         job = order(folder, tmp_path / method.kind, spec)
         trained(job)
         assert metrics(job)[-1]["loss"] < metrics(job)[0]["loss"]
@@ -258,7 +256,15 @@ def uninterrupted(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dic
 
 
 # two passes a step; after steps 6, 12 and 16 the held-out loss takes one more
-@pytest.mark.parametrize(("looks", "step"), [(0, 0), (1, 0), (12, 6), (14, 6), (29, 13), (34, 16)])
+@pytest.mark.parametrize(
+    ("looks", "step"),
+    [
+        (1, 0),
+        (14, 6),
+        (34, 16),
+        *(pytest.param(*where, marks=pytest.mark.slow) for where in ((0, 0), (12, 6), (29, 13))),
+    ],
+)
 def test_a_stopped_run_ends_with_the_bits_of_one_that_was_not(
     folder: Path, tmp_path: Path, uninterrupted: dict[str, str], looks: int, step: int
 ) -> None:
@@ -321,7 +327,7 @@ def lines_until(process: subprocess.Popen[str], step: int) -> Iterator[str]:
 def test_a_killed_and_an_orphaned_process_are_continued_from_a_copy_of_the_folder(
     folder: Path, tmp_path: Path
 ) -> None:
-    spec = replace(RESUMED, epochs=25, micro_batch=0)
+    spec = replace(RESUMED, epochs=12, micro_batch=0)
     expected = trained(order(folder, tmp_path / "whole", spec))
     job = order(folder, tmp_path / "cut", spec)
     job.write(tmp_path / "job.json")
@@ -354,13 +360,10 @@ def test_a_killed_and_an_orphaned_process_are_continued_from_a_copy_of_the_folde
         assert any(line.startswith("continues after step") for line in said)
         rest, _ = orphaned.communicate()  # ends its standard input
     assert orphaned.returncode == 75
-    assert isinstance(events.parse(rest.splitlines()[-1]), events.Failure)
-    with start("trainer", tmp_path) as last:
-        assert last.stdout is not None
-        whole = list(last.stdout)
-    assert last.returncode == 0, whole
-    assert digests(tmp_path / "cut" / "out") == expected
-    assert all(line.isprintable() for line in map(str.rstrip, whole))
+    said += rest.splitlines()
+    assert isinstance(events.parse(said[-1]), events.Failure)
+    assert all(line.isprintable() for line in map(str.rstrip, said))
+    assert trained(job) == expected
 
 
 def test_a_signal_is_noted() -> None:

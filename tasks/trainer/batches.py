@@ -60,7 +60,8 @@ class Schedule:
         self._sorts = not spec.packing
         self._windows: dict[int, list[list[int]]] = {}
         asked = spec.max_steps * self.batch
-        self.total = asked or math.ceil(spec.epochs * len(lengths))
+        # 1.1 times 100 is 110.00000000000001, which must not ask for one row more
+        self.total = asked or max(1, math.ceil(round(spec.epochs * len(lengths), 6)))
         self.steps = math.ceil(self.total / self.batch)
         self.epochs = self.total / len(lengths)
 
@@ -107,9 +108,14 @@ def collate(examples: Sequence[Example]) -> Batch:
     return _filled([[example] for example in examples], packed=False)
 
 
-def passes(examples: Sequence[Example], rows: int, packing: bool) -> list[Batch]:
-    """Cut the examples of a step, longest first, into forward passes of at most so many sequences."""
-    sequences = _bins(examples) if packing else [[example] for example in examples]
+def passes(
+    examples: Sequence[Example], rows: int, packing: bool, window: int | None = None
+) -> list[Batch]:
+    """Cut the examples of a step, longest first, into forward passes of at most so many sequences.
+
+    Sequences that examples share are not longer than `window`, what the model holds.
+    """
+    sequences = _bins(examples, window) if packing else [[example] for example in examples]
     cut = (sequences[i : i + rows] for i in range(0, len(sequences), rows))
     return [_filled(part, packing) for part in cut]
 
@@ -120,18 +126,19 @@ def empty(example: Example) -> Batch:
     return Batch(ids, torch.full_like(ids, IGNORED))
 
 
-def packed_length(lengths: Sequence[int]) -> int:
-    """Return how long a sequence is that rows of these lengths share."""
-    return max(max(lengths), -(-_TOGETHER * sum(lengths) // len(lengths)))
+def packed_length(lengths: Sequence[int], window: int | None = None) -> int:
+    """Return how long a sequence is that rows of these lengths share, within what the model holds."""
+    shared = -(-_TOGETHER * sum(lengths) // len(lengths))
+    return max(max(lengths), shared if window is None else min(shared, window))
 
 
-def _bins(examples: Sequence[Example]) -> list[list[Example]]:
+def _bins(examples: Sequence[Example], window: int | None) -> list[list[Example]]:
     """Put examples, longest first, each into the first sequence with room."""
     bins: list[list[Example]] = []
     rooms: list[int] = []
     if not examples:
         return bins
-    most = packed_length([len(example.input_ids) for example in examples])
+    most = packed_length([len(example.input_ids) for example in examples], window)
     for example in examples:
         length = len(example.input_ids)
         place = next((i for i, room in enumerate(rooms) if room >= length), None)

@@ -18,7 +18,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from .job import Full, Lora, Prefix, Qlora, TrainSpec
+from .job import Full, Prefix, Qlora, TrainSpec
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
@@ -109,6 +109,7 @@ class Footprint:
     """Bytes that a training takes on one device."""
 
     weights: int
+    """Of the base model and of what is trained beside it."""
     state: int
     """Gradients, moments, and copies of weights in the number format of the forward pass."""
     row: int
@@ -146,8 +147,8 @@ def of(
         # every block of 64 weights has a scale; embeddings and output layer stay as they are
         weights = shape.blocks * (4 + scales) / 8 + shape.embeddings * number
     state = float(trained(shape, spec) * (_GRADIENT + _MOMENTS))
-    if isinstance(spec.method, (Lora, Qlora)):
-        state += 4 * trained(shape, spec)  # the adapters themselves, in float32
+    if not whole:
+        weights += 4 * trained(shape, spec)  # adapters and prefixes are float32
     if whole and number < 4:
         state += shape.parameters * number
     row = _row(shape, spec, number, tokens, columns)

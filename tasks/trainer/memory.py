@@ -4,9 +4,10 @@ The footprint of a training is estimated (`footprint.py`), the memory that is fr
 on the CPU, of the system and its container. Decisions:
 
 * A tenth of what is free stays free: allocators do not use the last of it.
-* A pass has a divisor of the rows that the process has to read in a step, so that passes are equally large.
+* A step has as few passes as the memory allows, and they are equally large, but for the last.
 * An estimate may be wrong by a third. It refuses a job only where even two thirds of it would not do; for
   the rest, a pass that does not fit is halved while training (`passes.py`).
+* Who sets `micro_batch` knows better: nothing is refused then, only said.
 """
 
 from __future__ import annotations
@@ -17,11 +18,10 @@ from pathlib import Path
 
 import torch
 
-from . import events, footprint, layouts
+from . import events, footprint, layouts, views
 from .batches import packed_length
 from .encode import IGNORED, Example
 from .errors import ConfigError
-from .footprint import Footprint
 from .job import Job, TrainSpec
 from .model import Loaded, number_format
 from .parts import sharded
@@ -31,6 +31,7 @@ from .team import Team
 _GIB = 2**30
 _USED = 0.9
 _CERTAIN = 2 / 3
+_FULL = ("allocate memory", "CUDA error: out of memory", "STATUS_ALLOC_FAILED")
 
 
 def check_before_loading(job: Job, spec: TrainSpec, team: Team) -> None:
@@ -46,10 +47,11 @@ def check_before_loading(job: Job, spec: TrainSpec, team: Team) -> None:
     needed = footprint.of(config, spec, dtype.itemsize, 1, 1, shards)
     room = free(team.device, team.local_size)
     if _CERTAIN * needed.total(1) > room:
-        raise ConfigError(
+        _refuse(
             f"memory: {spec.method.kind} takes about {_gib(needed.weights)} of weights and "
-            f"{_gib(needed.state)} of gradients and moments ({_gib(room)} are free on {team.device}). "
-            f"{_advice(spec, job.shard, lengths=False)}"
+            f"{_gib(needed.state)} of gradients and moments ({_gib(room)} are free on {team.device}). ",
+            _advice(spec, job.shard, lengths=False),
+            spec,
         )
 
 
@@ -70,7 +72,8 @@ def rows_of_a_pass(
     """
     shard = any(map(sharded, loaded.model.parameters()))
     lengths = [len(example.input_ids) for example in examples]
-    longest = packed_length(lengths) if spec.packing else max(lengths)
+    window = views.window(loaded.model.config)
+    longest = packed_length(lengths, window) if spec.packing else max(lengths)
     prompt = 0 if spec.packing else min(e.labels.count(IGNORED) for e in examples)
     columns, shards = max(1, longest - prompt), team.size if shard else 1
     number, config = loaded.dtype.itemsize, loaded.model.config
@@ -78,17 +81,29 @@ def rows_of_a_pass(
     room = -team.most(
         -int(_USED * free(team.device, team.local_size))
     )  # what the fullest process has
-    if spec.micro_batch:
-        _refuse_less_than(1, needed, room, longest, spec, shard)
-        return spec.micro_batch
-    divisors = (n for n in range(share, 0, -1) if share % n == 0)
-    rows = next((n for n in divisors if needed.state + n * needed.row <= room), 1)
-    _refuse_less_than(rows, needed, room, longest, spec, shard)
+    rows = spec.micro_batch or _most_even(share, int((room - needed.state) // needed.row))
+    filled = min(rows, share)
+    taken = needed.state + filled * needed.row
+    if (rows == 1 or spec.micro_batch) and _CERTAIN * taken > room:
+        of_rows = f"a pass of {filled} rows" if filled > 1 else "one row"
+        _refuse(
+            f"memory: {of_rows} of {longest:,} tokens takes about {_gib(filled * needed.row)}, gradients and "
+            f"moments {_gib(needed.state)} ({_gib(room)} are to use). ",
+            _advice(spec, shard, lengths=True),
+            spec,
+        )
+    passes = -(-share // rows)
     events.text(
-        f"memory: {_gib(room)} to use; a pass of {rows} rows of {longest} tokens takes about "
-        f"{_gib(needed.state + rows * needed.row)}: {-(-share // rows)} a step"
+        f"memory: {_gib(room)} to use; a pass of {filled} rows of {longest:,} tokens takes about "
+        f"{_gib(taken)}: {passes:,} a step"
     )
     return rows
+
+
+def _most_even(share: int, fitting: int) -> int:
+    """Return the rows of a pass, where so many fit, that make few and even passes of a share."""
+    passes = -(-share // max(1, fitting))
+    return -(-share // passes)
 
 
 @contextmanager
@@ -108,30 +123,26 @@ def sufficing(rows: int) -> Iterator[None]:
 
 def exhausted(error: RuntimeError) -> bool:
     """Say whether an error means that the memory did not suffice."""
-    # the allocator of the CPU raises a plain RuntimeError
-    return isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error)
+    # the allocator of the CPU and the libraries of CUDA raise errors without a class of their own
+    return isinstance(error, torch.OutOfMemoryError) or any(sign in str(error) for sign in _FULL)
 
 
 def advice(error: RuntimeError, rows: int) -> str:
     """Say that the memory did not suffice for passes of so many rows, and what to do."""
     first = next(iter(str(error).splitlines()), type(error).__name__)
     return (
-        f"memory: it does not suffice for passes of {rows} rows ({first}). Lower train.micro_batch, "
-        "train.max_prompt_tokens or train.max_answer_tokens, set train.gradient_checkpointing, or choose "
-        "method qlora, or several processes with shard."
+        f"memory: it does not suffice for passes of {rows} rows ({first}). Lower "
+        f"{'train.micro_batch, ' if rows > 1 else ''}train.max_prompt_tokens or train.max_answer_tokens, set "
+        "train.gradient_checkpointing, or choose method qlora, or several processes with shard."
     )
 
 
-def _refuse_less_than(
-    rows: int, needed: Footprint, room: int, longest: int, spec: TrainSpec, shard: bool
-) -> None:
-    """Raise where one row surely does not fit; `room` is free beside the weights."""
-    if rows > 1 or _CERTAIN * (needed.state + needed.row) <= room:
+def _refuse(what: str, advice: str, spec: TrainSpec) -> None:
+    """Say that the memory will not suffice; raise where nobody has said to go on."""
+    if spec.micro_batch:
+        events.text(f"warning: {what}train.micro_batch is set: goes on.")
         return
-    raise ConfigError(
-        f"memory: one row of {longest:,} tokens takes about {_gib(needed.row)}, gradients and moments "
-        f"{_gib(needed.state)} ({_gib(room)} are to use). {_advice(spec, shard, lengths=True)}"
-    )
+    raise ConfigError(f"{what}{advice} To try it all the same, set train.micro_batch.")
 
 
 def _advice(spec: TrainSpec, shard: bool, lengths: bool) -> str:

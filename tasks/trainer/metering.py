@@ -5,13 +5,11 @@ The result of equal jobs is equal to the byte, and no two runs are equally fast.
 
 from __future__ import annotations
 
-import resource
-import sys
 import time
 
 import torch
 
-from . import events
+from . import events, room
 from .team import Team
 
 _GIB = 2**30
@@ -54,5 +52,4 @@ class Meter:
         """Return bytes: of the GPU what tensors took, else what the process took."""
         if self._device.type == "cuda":
             return self._team.most(torch.cuda.max_memory_allocated(self._device))
-        taken = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        return self._team.most(taken * (1 if sys.platform == "darwin" else 1024))
+        return self._team.most(room.peak())

@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from . import batches, events, memory, streams
+from . import batches, events, memory, streams, views
 from .batches import Batch
 from .encode import Example
 from .errors import ConfigError, Interrupted
@@ -36,11 +36,12 @@ class Passes:
 
     def __init__(self, loaded: Loaded, spec: TrainSpec, stop: Stop, team: Team) -> None:
         self._loaded, self._packing = loaded, spec.packing
+        self._window = views.window(loaded.model.config)
         self._stop, self._team = stop, team
         self._parameters = list(loaded.trainable().values())
         # not what is trained: a prefix is whole where the model behind it is spread
         self._sharded = any(map(sharded, loaded.model.parameters()))
-        self.rows = spec.micro_batch
+        self.rows = 0
         """Rows of a pass; 0 until it is known what the memory takes."""
 
     def backward(self, examples: Sequence[Example]) -> float:
@@ -90,7 +91,7 @@ class Passes:
     def _tried(self, examples: Sequence[Example], one: Callable[[Batch], float]) -> float | None:
         """Make the passes; None when the memory of some process did not suffice."""
         mine = self._team.share(examples)
-        cut = batches.passes(mine, self.rows, self._packing)
+        cut = batches.passes(mine, self.rows, self._packing, self._window)
         cut += [batches.empty(examples[-1])] * (self._team.most(len(cut)) - len(cut))
         loss, full = 0.0, False
         for batch in cut:

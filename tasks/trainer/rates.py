@@ -1,6 +1,6 @@
 """The learning rate: what is usual for a method, and how it moves over the steps.
 
-A prefix learns at a hundred times the rate of adapters, and full fine-tuning at a tenth of it; the
+A prefix learns at two hundred times the rate of adapters, and full fine-tuning at a tenth of it; the
 commonest failed runs are one method at the rate of another: ChatGLM3's P-Tuning at 5e-5 does not move,
 full fine-tuning at 2e-2 ends in noise. A rate of 0 therefore asks for the usual one of method and
 family, and a rate far from it is said before the first step.

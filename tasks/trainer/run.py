@@ -121,6 +121,11 @@ class Run:
                 events.progress(self.step, self.schedule.steps, "step")
         if self.step > first:
             self._meter.say(self.step - first)
+        if self._guard.suspects:
+            events.text(
+                "warning: the loss of the last step is far from what it was before; what comes out may be of no "
+                f"use. The last good checkpoint: {self._last_good()}"
+            )
         self._loaded.model.train(False)
         return self._keeper.take(self.step, self._parameters)
 
@@ -140,9 +145,8 @@ class Run:
             work()
         except Interrupted:
             self._save(before)
-            raise Interrupted(
-                f"interrupted after step {self.step}; run again to continue."
-            ) from None
+            done = max(self._saved, 0)  # a step that is suspected is not saved
+            raise Interrupted(f"interrupted after step {done}; run again to continue.") from None
 
     def _take_step(self) -> None:
         chosen = [self._rows[i] for i in self.schedule.examples(self.step)]
@@ -165,13 +169,15 @@ class Run:
     def _refuse(self, trouble: str) -> None:
         if not trouble:
             return
-        kept = f"step-{self._saved:06d}" if self._saved >= 0 else "none"
         precise = self._loaded.dtype == torch.float32
         raise ConfigError(
             f"step {self.step + 1}: training diverges ({trouble}; learning_rate "
-            f"{self._spec.learning_rate:g}, {self._loaded.dtype}). The last good checkpoint: {kept}, in "
-            f"{self._work}. Lower learning_rate{'' if precise else ', or set precision to float32'}."
+            f"{self._spec.learning_rate:g}, {self._loaded.dtype}). The last good checkpoint: "
+            f"{self._last_good()}. Lower learning_rate{'' if precise else ', or set precision to float32'}."
         )
+
+    def _last_good(self) -> str:
+        return f"{self._work}/step-{self._saved:06d}" if self._saved >= 0 else "none"
 
     def _is_due(self) -> bool:
         """Say whether this is a step at which the held-out loss is measured and a checkpoint written."""
