@@ -148,7 +148,7 @@ def test_an_edited_format_with_the_same_output_stops_there(project: Project) -> 
     assert cached(said) == CACHEABLE - {"convert"}
 
 
-@pytest.mark.parametrize("harm", ["deleted", "altered"])
+@pytest.mark.parametrize("harm", ["deleted", pytest.param("altered", marks=pytest.mark.slow)])
 def test_a_harmed_artifact_is_found_before_use_and_made_again(project: Project, harm: str) -> None:
     (data,) = (project.home / "store" / "datasets").glob("*/train.jsonl")
     if harm == "deleted":
@@ -280,6 +280,7 @@ def test_a_registered_model_is_scored_again_beside_a_file_of_answers(project: Pr
     assert f"test, version 1 against {base.name}" in text
 
 
+@pytest.mark.slow
 def test_a_run_that_serves_nothing_says_why(project: Project) -> None:
     said = project.run(judge__beats="[]", judge__min_rows="1", judge__slice_margin="-1")
     assert "served   no: serving.when is never" in said.out

@@ -127,6 +127,7 @@ def test_bleu_agrees_with_sacrebleu_on_words(prediction: list[str], reference: l
     assert found * 100 == pytest.approx(expected, abs=1e-9)
 
 
+@pytest.mark.slow
 def test_retrieved_answers_score_as_published_and_beat_random_ones(
     upstream: dict[str, Scoring],
 ) -> None:

@@ -324,6 +324,7 @@ def lines_until(process: subprocess.Popen[str], step: int) -> Iterator[str]:
             return
 
 
+@pytest.mark.slow
 def test_a_killed_and_an_orphaned_process_are_continued_from_a_copy_of_the_folder(
     folder: Path, tmp_path: Path
 ) -> None:
