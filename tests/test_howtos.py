@@ -92,16 +92,23 @@ SYSTEMS = {
 }
 
 
+def prepared(system: System, folder: Path) -> Project:
+    """Return a project with the base and the knobs of a system."""
+    project = Project.make(folder, str(PREFECT_API_URL.value()))
+    shutil.rmtree(project.folder / "tiny-base")
+    system.write(project.folder / "tiny-base")
+    del project.knobs["train.learning_rate"]
+    project.knobs |= {"base.family": system.family, **system.knobs}
+    return project
+
+
 @pytest.mark.parametrize("name", SYSTEMS)
 def test_a_system_of_the_how_tos_runs_from_rows_to_a_served_model(
     name: str, tmp_path: Path
 ) -> None:
     system = SYSTEMS[name]
-    project = Project.make(tmp_path / "project", str(PREFECT_API_URL.value()))
-    shutil.rmtree(project.folder / "tiny-base")
-    system.write(project.folder / "tiny-base")
-    del project.knobs["train.learning_rate"]
-    project.knobs |= {"base.family": system.family, "serving.when": "always", **system.knobs}
+    project = prepared(system, tmp_path / "project")
+    project.knobs["serving.when"] = "always"
     try:
         said = project.run()
         again = project.run()
@@ -127,11 +134,7 @@ def test_an_adapter_goes_out_in_chatglms_layout_and_comes_back_the_same(
     name: str, tmp_path: Path
 ) -> None:
     system = SYSTEMS[name]
-    project = Project.make(tmp_path / "project", str(PREFECT_API_URL.value()))
-    shutil.rmtree(project.folder / "tiny-base")
-    system.write(project.folder / "tiny-base")
-    del project.knobs["train.learning_rate"]
-    project.knobs |= {"base.family": system.family, **system.knobs}
+    project = prepared(system, tmp_path / "project")
     tuned = next(line for line in project.run().table if line.startswith("tuned"))
     flags = ["--subject.name", "test", "--subject.version", "1", "--form", "chatglm"]
     project.run_module("flows.export", *flags, "--to", "theirs")

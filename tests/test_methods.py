@@ -6,17 +6,14 @@ import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 
 import bitsandbytes
-import chatglm_6b
-import chatglm_layouts
 import pytest
-import sentencepiece_models
 import tiny_models
 import torch
 from _pytest.mark import ParameterSet
+from bases import BASES
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, GlmForCausalLM, MptConfig, PreTrainedConfig
@@ -37,25 +34,6 @@ STEPS = 8
 ASKED = [tiny_models.record(i)["messages"][:1] for i in (3, 4, 5)]
 SAID = DecodeSpec(max_new_tokens=6)
 
-
-def original(build: Callable[..., Path], generation: int, folder: Path) -> Path:
-    """Write a ChatGLM as it was published."""
-    sentencepiece_models.write(build(folder), generation)
-    return folder
-
-
-BASES: dict[str, tuple[str, Callable[[Path], Path]]] = {
-    "glm": ("tiny", tiny_models.glm),
-    "glm4": ("glm4", tiny_models.glm4),
-    "llama": ("llama", tiny_models.llama),
-    "mistral": ("llama", partial(tiny_models.llama, kind="mistral")),
-    "qwen2": ("qwen", partial(tiny_models.llama, kind="qwen2")),
-    "qwen3": ("qwen", partial(tiny_models.llama, kind="qwen3")),
-    "mpt": ("mpt", tiny_models.mpt),
-    "chatglm1": ("chatglm", chatglm_6b.v1),
-    "chatglm2": ("chatglm", partial(original, chatglm_layouts.v2, 2)),
-    "chatglm3": ("chatglm", partial(original, chatglm_layouts.v3, 3)),
-}
 
 METHODS: dict[str, tuple[Method, float]] = {
     "lora": (Lora(rank=4), 1e-2),
