@@ -5,6 +5,7 @@ PYTHON ?= python3
 VENV   := .venv
 PY     := $(VENV)/bin/python
 READY  := $(VENV)/.ready
+DEV    := $(VENV)/.ready-dev
 SECOND_S3 := .venv-s3/.ready
 
 .PHONY: run test test-slow check serve stop bench clean help
@@ -17,9 +18,15 @@ $(READY): pyproject.toml constraints.txt
 	@echo "setting up $(VENV) (once; a few minutes)"
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is " + sys.version) if sys.version_info < (3, 11) else 0'
 	@test -x $(PY) || $(PYTHON) -m venv $(VENV)
+	@$(PY) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt .
+	@rm -rf build finetune_flows.egg-info
+	@touch $@
+
+# what only the suite needs; bitsandbytes is among it, which costs each LoRA job two seconds where it is installed
+$(DEV): $(READY)
 	@$(PY) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt '.[dev]'
 	@rm -rf build finetune_flows.egg-info
-	@touch $(READY)
+	@touch $@
 
 # a second S3 server, which checks checksums; apart, because it pins another botocore
 $(SECOND_S3):
@@ -30,13 +37,13 @@ $(SECOND_S3):
 run: $(READY)   ## fine-tune, score and serve on the embedded default
 	@$(PY) -m flows.finetune $(ARGS)
 
-test: $(READY)  ## the suite, under ten minutes
+test: $(DEV)  ## the suite, under ten minutes
 	@$(PY) -m pytest --quiet --durations=5 $(ARGS)
 
-test-slow: $(READY) $(SECOND_S3)  ## kills, restarts, concurrency, a second S3: what takes longer
+test-slow: $(DEV) $(SECOND_S3)  ## kills, restarts, concurrency, a second S3: what takes longer
 	@$(PY) -m pytest --quiet -m slow --durations=5 $(ARGS)
 
-check: $(READY) ## format, lint, types
+check: $(DEV) ## format, lint, types
 	@$(PY) -m ruff format --check --quiet .
 	@$(PY) -m ruff check --quiet .
 	@$(PY) -m mypy
@@ -47,7 +54,7 @@ serve: $(READY) ## Prefect server, work pool, worker and every deployment; Ctrl-
 stop: $(READY)  ## stop every model that is served on this machine
 	@$(PY) -m flows.teardown
 
-bench: $(READY) ## speed, side by side with the published code and the usual libraries
+bench: $(DEV) ## speed, side by side with the published code and the usual libraries
 	@$(PY) -m bench.metrics
 	@$(PY) -m bench.data
 	@$(PY) -m bench.generation
