@@ -100,7 +100,7 @@ def test_a_click_in_the_ui_runs_a_deployment_that_shares_its_cache_with_the_comm
         assert pages >= {"data-card", "training-curve", "scores", "side-by-side", "files-model"}
         assert pages >= {"training-progress", "answering-progress"}
         logs = client.post("/logs/filter", json={"logs": {"flow_run_id": {"any_": [run["id"]]}}})
-        assert any(line["message"].startswith("[metric] loss=") for line in logs.json())
+        assert any(line["message"].startswith("[metric] step=") for line in logs.json())
 
     here = Project(project.folder, serving, project.knobs).run()
     assert "temporary" not in here.out
