@@ -7,6 +7,8 @@ was stopped pays for none twice. A file is checked against the rows that it clai
 
 from __future__ import annotations
 
+import fcntl
+import os
 from functools import singledispatch
 from pathlib import Path
 from typing import Any
@@ -102,7 +104,7 @@ def answers_file(subject: AnswersConfig, where: str) -> Path:
     return found[0]
 
 
-@step(cached=False, name="ask-{system}")
+@step(cached=False, name="ask-{system}", retries=2, wait_seconds=(5, 30))
 def ask(subject: EndpointConfig, data: Dataset, spec: DecodeSpec, system: str) -> Predictions:
     """Let a server answer the rows, one after the other.
 
@@ -114,16 +116,18 @@ def ask(subject: EndpointConfig, data: Dataset, spec: DecodeSpec, system: str) -
     endpoint = Endpoint(subject.url, subject.model, subject.seconds)
     kept = store.home() / "work" / "asked" / f"{endpoint.key(data.content, spec)}.jsonl"
     kept.parent.mkdir(parents=True, exist_ok=True)
-    said = _whole_lines(kept)[: len(rows)]
     with kept.open("ab") as file, Bar("answering") as bar:
+        fcntl.flock(file, fcntl.LOCK_EX)  # two at once would mix their answers
+        said = _whole_lines(kept)[: len(rows)]
         for row in rows[len(said) :]:
             answer = endpoint.answer(row["messages"][:-1], spec)
             said.append({"prediction": answer.text, "finish": answer.finish})
             file.write(orjson.dumps(said[-1], option=orjson.OPT_APPEND_NEWLINE))
             file.flush()
+            os.fsync(file.fileno())
             bar.update(len(said), len(rows), "row")
-    taken = _commit(rows, said, data, made("ask", subject, data, spec), endpoint.model)
-    kept.unlink()
+        taken = _commit(rows, said, data, made("ask", subject, data, spec), endpoint.model)
+        os.truncate(kept, 0)  # not removed: another run may wait for its lock
     return taken
 
 
@@ -188,10 +192,8 @@ def _asked(data: Dataset, spec: DecodeSpec) -> list[dict[str, Any]]:
 
 def _whole_lines(path: Path) -> list[dict[str, Any]]:
     """Return the answers of an earlier try; a torn last line is cut off."""
-    if not path.exists():
-        return []
-    whole = path.read_bytes().rpartition(b"\n")[0]
-    path.write_bytes(whole + b"\n" if whole else b"")
+    whole, line_end, _ = path.read_bytes().rpartition(b"\n")
+    os.truncate(path, len(whole + line_end))
     return [orjson.loads(line) for line in whole.splitlines()]
 
 

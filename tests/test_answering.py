@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -153,7 +154,15 @@ def test_what_was_answered_before_a_stop_is_not_asked_again(server: Server, data
         ROWS[2]["messages"][0]["content"][::-1],
     ]
     assert len(server.asked) == 4
-    assert not kept.exists()
+    assert not kept.read_bytes()
+
+
+def test_two_at_once_take_turns(server: Server, data: Dataset) -> None:
+    with ThreadPoolExecutor(2) as both:
+        taken = [each.result() for each in [both.submit(ask, server, data) for _ in range(2)]]
+    assert taken[0].digest == taken[1].digest
+    prompts = [row["messages"][0]["content"] for row in ROWS]
+    assert [asked["messages"][0]["content"] for asked in server.asked] == prompts * 2
 
 
 def test_an_endpoint_is_asked_anew_each_time(server: Server, data: Dataset) -> None:
